@@ -27,9 +27,11 @@ def episode_seeds(seed: int, first: int, count: int) -> Int64[np.ndarray, "count
     return np.array([derive(seed, "episode", first + i) for i in range(count)], dtype=np.int64)
 
 
-def evaluation_seeds(first: int, count: int) -> Int64[np.ndarray, "count"]:
-    """Environment seeds of episodes of the fixed evaluation bank."""
-    return np.array([derive(EVALUATION_BANK, "evaluation", first + i) for i in range(count)], dtype=np.int64)
+def evaluation_seeds(first: int, count: int, bank: int = 0) -> Int64[np.ndarray, "count"]:
+    """Environment seeds of episodes `first` … of a fixed evaluation bank; bank 0 is the standard one."""
+    return np.array(
+        [derive(EVALUATION_BANK + bank, "evaluation", first + i) for i in range(count)], dtype=np.int64
+    )
 
 
 def torch_generator(seed: int, stream: str, device: torch.device | str = "cpu") -> torch.Generator:

@@ -1,0 +1,121 @@
+"""What every algorithm shares: networks of agents, one optimiser, one update, copies to the targets."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from marl_sale.config.schema import Config
+from marl_sale.data.batch import Batch
+from marl_sale.errors import DivergedError
+from marl_sale.nn.agent import Agent, Core
+from marl_sale.nn.sale import Sale
+from marl_sale.nn.utility import LinearHead, sale_head
+from marl_sale.spec import EnvSpec
+
+
+def build_agent(config: Config, spec: EnvSpec, *, with_sale: bool) -> Agent:
+    """Core, head and, where asked for, the embedding that feeds the head."""
+    agent = config.agent
+    core = Core(
+        spec.obs_size,
+        spec.n_actions,
+        spec.n_agents,
+        agent.hidden_size,
+        kind=agent.core,
+        previous_action=agent.previous_action,
+        agent_id=agent.agent_id,
+    )
+    if not with_sale:
+        return Agent(core, LinearHead(agent.hidden_size, spec.n_actions), None)
+    head = sale_head(agent.head, agent.hidden_size, spec.n_actions, config.sale.size)
+    return Agent(core, head, build_sale(config, agent.hidden_size, spec.n_actions, n_choices=1))
+
+
+def build_sale(config: Config, in_size: int, n_actions: int, *, n_choices: int) -> Sale:
+    """One embedding: of an agent's recurrent state, or of the global state with the joint action."""
+    return Sale(in_size, n_actions, n_choices, config.sale.size, config.sale.hidden_size)
+
+
+def build_optimiser(config: Config, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser named by the recipe, over the parameters that are trained."""
+    o, trained = config.optimiser, [p for p in parameters if p.requires_grad]
+    if o.name == "adam":
+        return torch.optim.Adam(trained, lr=o.learning_rate, eps=o.epsilon, fused=True)
+    return torch.optim.RMSprop(
+        trained, lr=o.learning_rate, alpha=o.rmsprop_smoothing, eps=o.epsilon, foreach=True
+    )
+
+
+def copy_weights(source: nn.Module, target: nn.Module) -> None:
+    """Make `target` equal to `source`."""
+    target.load_state_dict(source.state_dict())
+
+
+class Algorithm(nn.Module, ABC):
+    """Networks and their update. Everything that a resumed run needs is in `state_dict` and the optimiser."""
+
+    agent: Agent
+    """What acts; the only part needed to execute a policy."""
+    optimiser: torch.optim.Optimizer
+
+    def __init__(self, config: Config, spec: EnvSpec) -> None:
+        super().__init__()
+        self.config, self.spec = config, spec
+        self.updates = 0
+
+    @property
+    @abstractmethod
+    def loss_names(self) -> tuple[str, ...]:
+        """Losses of this configuration; each has a weight in the recipe."""
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Every loss of the update, unweighted."""
+
+    @abstractmethod
+    def copy_targets(self) -> None:
+        """Periodic copies: online → target."""
+
+    def imagined_steps(self, batch: Batch) -> int:
+        """Latent steps that an update on this batch imagines."""
+        return 0
+
+    def start(self) -> None:
+        """Make the optimiser, once the modules are on their device and the targets are copies."""
+        self.optimiser = build_optimiser(self.config, self.parameters())
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One optimiser step on the unified loss E10; returns each loss, their sum and the gradient norm.
+
+        Raises DivergedError, before any weight is touched, when the gradient is not finite.
+        """
+        losses = self.losses(batch)
+        loss = self.unify(losses)
+        self.optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        trained = [p for group in self.optimiser.param_groups for p in group["params"]]
+        grad_norm = nn.utils.clip_grad_norm_(trained, self.config.optimiser.max_grad_norm)
+        if not grad_norm.isfinite():
+            values = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
+            raise DivergedError(
+                f"update {self.updates + 1}: the gradient is not finite; losses: {values}",
+                "Lower optimiser.learning_rate, or resume from the last checkpoint with another --seed.",
+            )
+        self.optimiser.step()
+        self.updates += 1
+        if self.updates % self.config.optimiser.target_update_period == 0:
+            self.copy_targets()
+        figures = {f"loss_{name}": value.detach() for name, value in losses.items()}
+        return {"loss": loss.detach(), **figures, "grad_norm": grad_norm}
+
+    def unify(self, losses: dict[str, Tensor]) -> Tensor:
+        """E10: the weighted sum. Every loss must have a weight and every weight its loss."""
+        assert set(losses) == set(self.loss_names), f"{sorted(losses)} ≠ {sorted(self.loss_names)}"
+        weights = self.config.loss_weights
+        return torch.stack([getattr(weights, name) * value for name, value in losses.items()]).sum()
+
+    def parameter_count(self) -> int:
+        """Trained parameters."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)

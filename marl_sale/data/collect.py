@@ -1,0 +1,125 @@
+"""Playing episodes: E environments in lockstep, one episode each.
+
+An episode depends on its seeds, the policy and ε alone: not on E, nor on its neighbours. Its exploration
+noise is drawn from a stream of its own, so that it can be played again.
+"""
+
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
+
+from marl_sale.data.episodes import Episodes
+from marl_sale.seeding import numpy_generator
+from marl_sale.spec import Observation, VectorEnv
+
+
+class Policy(Protocol):
+    """Individual action values from each agent's own history."""
+
+    def initial_memory(self, num_envs: int) -> Tensor: ...
+
+    def q_values(
+        self,
+        observation: Observation,
+        prev_actions: Int64[Tensor, "envs agents"],
+        memory: Tensor,
+    ) -> tuple[Float[Tensor, "envs agents actions"], Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """ε and one noise pair per episode, step and agent: whether to explore, and which action then."""
+
+    epsilon: float
+    noise: Float64[np.ndarray, "envs time agents 2"]
+
+    @classmethod
+    def of_episodes(
+        cls, epsilon: float, seed: int, first: int, count: int, episode_limit: int, n_agents: int
+    ) -> "Exploration":
+        """Noise of training episodes `first` … of the run with this seed."""
+        shape = (episode_limit, n_agents, 2)
+        draws = [numpy_generator(seed, "exploration", first + i).random(shape) for i in range(count)]
+        return cls(epsilon, np.stack(draws))
+
+
+@dataclass
+class Clock:
+    """Seconds spent in the environment and in choosing actions."""
+
+    environment: float = 0.0
+    acting: float = 0.0
+
+
+def random_available(
+    avail_actions: Bool[Tensor, "envs agents actions"], u: Float[Tensor, "envs agents"]
+) -> Int64[Tensor, "envs agents"]:
+    """The available action that u in [0, 1) points at; uniform when u is."""
+    rank = avail_actions.cumsum(-1)
+    wanted = (u * rank[..., -1]).floor().long() + 1
+    return (rank == wanted.unsqueeze(-1)).int().argmax(-1)
+
+
+@torch.no_grad()
+def play(
+    env: VectorEnv,
+    policy: Policy | None,
+    seeds: Int64[np.ndarray, " envs"],
+    exploration: Exploration | None = None,
+    clock: Clock | None = None,
+) -> Episodes:
+    """One episode in each environment.
+
+    `policy` None plays random available actions (`exploration` must then have ε = 1); `exploration` None
+    plays greedily.
+    """
+    clock = clock or Clock()
+    spec, num_envs = env.spec, env.num_envs
+    episodes = Episodes.empty(spec, num_envs)
+    noise = None if exploration is None else torch.from_numpy(exploration.noise)
+    epsilon = 0.0 if exploration is None else exploration.epsilon
+    memory = None if policy is None else policy.initial_memory(num_envs)
+    prev_actions = torch.full((num_envs, spec.n_agents), spec.n_actions)
+    running = torch.ones(num_envs, dtype=torch.bool)
+    length = torch.zeros(num_envs, dtype=torch.int64)
+    success = torch.zeros(num_envs, dtype=torch.bool)
+    terminated = torch.zeros(num_envs, dtype=torch.bool)
+
+    started = perf_counter()
+    observation = env.reset(seeds)
+    clock.environment += perf_counter() - started
+    for t in range(spec.episode_limit):
+        started = perf_counter()
+        episodes.obs[:, t], episodes.state[:, t], episodes.avail_actions[:, t] = observation
+        if policy is None:
+            assert noise is not None
+            actions = random_available(observation.avail_actions, noise[:, t, :, 1])
+        else:
+            assert memory is not None
+            q_i, memory = policy.q_values(observation, prev_actions, memory)
+            actions = q_i.masked_fill(~observation.avail_actions, -float("inf")).argmax(-1)
+            if noise is not None:
+                explored = random_available(observation.avail_actions, noise[:, t, :, 1])
+                actions = actions.where(noise[:, t, :, 0] >= epsilon, explored)
+        acted = perf_counter()
+        transition = env.step(actions)
+        clock.environment += perf_counter() - acted
+        clock.acting += acted - started
+
+        episodes.actions[:, t], episodes.reward[:, t] = actions, transition.reward
+        length += running
+        terminated |= transition.terminated
+        success |= transition.success
+        running &= ~(transition.terminated | transition.truncated)
+        observation, prev_actions = transition.observation, actions
+        if not running.any():
+            break
+    # Finished environments are frozen, so their final observation is repeated to the end of the round.
+    episodes.obs[:, t + 1], episodes.state[:, t + 1], episodes.avail_actions[:, t + 1] = observation
+    episodes.terminated[:], episodes.success[:], episodes.length[:] = terminated, success, length
+    return episodes

@@ -1,0 +1,158 @@
+"""The agents' network: what is executed, and nothing else. Shared by all agents."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from marl_sale.functional.targets import greedy_actions
+from marl_sale.nn.gru import unroll_gru
+from marl_sale.nn.mlp import SplitLinear
+from marl_sale.nn.sale import Sale
+from marl_sale.nn.utility import BilinearHead, LinearHead, SaleHead
+from marl_sale.spec import Observation
+
+ROWS_IN_CACHE = 2048
+"""Rows of 64 to 256 units that fit a second-level cache a few times over."""
+
+
+class Core(nn.Module):
+    """Recurrent states from an agent's own history.
+
+    x = relu(W [o, a_prev, id]);  h_t = GRU(x, h_{t−1})   (or relu(W' x), without memory).
+    """
+
+    def __init__(
+        self,
+        obs_size: int,
+        n_actions: int,
+        n_agents: int,
+        hidden_size: int,
+        *,
+        kind: Literal["gru", "feedforward"],
+        previous_action: bool,
+        agent_id: bool,
+    ) -> None:
+        super().__init__()
+        self.n_agents, self.hidden_size = n_agents, hidden_size
+        self.previous_action, self.agent_id = previous_action, agent_id
+        # Row n_actions of the second part stands for "no action yet".
+        parts = [obs_size, (n_actions + 1) if previous_action else 0, n_agents if agent_id else 0]
+        self.input = SplitLinear(parts, hidden_size)
+        self.memory = nn.GRU(hidden_size, hidden_size) if kind == "gru" else None
+        self.layer = nn.Linear(hidden_size, hidden_size) if kind == "feedforward" else None
+
+    def _inputs(
+        self, obs: Float[Tensor, "rows agents obs"], prev_actions: Int64[Tensor, "rows agents"]
+    ) -> Float[Tensor, "rows agents hidden"]:
+        x = self.input.dense(0, obs) + self.input.bias
+        if self.previous_action:
+            x = x + self.input.one_hot(1, prev_actions)
+        if self.agent_id:
+            x = x + self.input.every(2)
+        return x.relu()
+
+    def step(
+        self,
+        obs: Float[Tensor, "envs agents obs"],
+        prev_actions: Int64[Tensor, "envs agents"],
+        h: Float[Tensor, "envs agents hidden"],
+    ) -> Float[Tensor, "envs agents hidden"]:
+        """Recurrent states after one more observation."""
+        x = self._inputs(obs, prev_actions)
+        if self.memory is None:
+            return self._feed(x)
+        weights = [w for _, w in self.memory.named_parameters()]  # in the order torch.gru_cell takes them
+        flat = torch.gru_cell(x.flatten(0, 1), h.flatten(0, 1), *weights)
+        return flat.view_as(h)
+
+    def unroll(
+        self,
+        obs: Float[Tensor, "rows agents obs"],
+        prev_actions: Int64[Tensor, "rows agents"],
+        batch_sizes: Int64[Tensor, " times"],
+    ) -> Float[Tensor, "rows agents hidden"]:
+        """Recurrent states along packed episodes (rows ordered by time, see `data.batch`)."""
+        x = self._inputs(obs, prev_actions)
+        if self.memory is None:
+            return self._feed(x)
+        h = unroll_gru(self.memory, x.flatten(0, 1), batch_sizes * obs.shape[1])
+        return h.view_as(x)
+
+    def _feed(self, x: Tensor) -> Tensor:
+        assert self.layer is not None
+        h: Tensor = self.layer(x).relu()
+        return h
+
+
+class Agent(nn.Module):
+    """Core, utility head and the `fixed` copy of SALE that feeds the head (None: no SALE)."""
+
+    def __init__(self, core: Core, head: LinearHead | SaleHead | BilinearHead, sale: Sale | None) -> None:
+        super().__init__()
+        self.core, self.head, self.sale = core, head, sale
+        if sale is not None:
+            sale.requires_grad_(False)
+
+    def q_every(self, h: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows actions"]:
+        """Q^i of every action; gradients reach head and `h`, never the embeddings."""
+        if isinstance(self.head, LinearHead):
+            return self.head.every(h)
+        assert self.sale is not None
+        with torch.no_grad():
+            z_s = self.sale.f(h)
+            z_sa = self.sale.g_every(z_s)
+        return self.head.every(h, z_s, z_sa)
+
+    def q_taken(
+        self, h: Float[Tensor, "*rows hidden"], actions: Int64[Tensor, "*rows"]
+    ) -> Float[Tensor, "*rows"]:
+        """Q^i of one action each; gradients as in `q_every`."""
+        if isinstance(self.head, LinearHead):
+            return self.head.taken(h, actions)
+        assert self.sale is not None
+        with torch.no_grad():
+            z_s = self.sale.f(h)
+            z_sa = self.sale.g(z_s, actions.unsqueeze(-1))
+        return self.head.taken(h, z_s, z_sa, actions)
+
+    @torch.no_grad()
+    def greedy(
+        self,
+        h: Float[Tensor, "*rows agents hidden"],
+        avail_actions: Bool[Tensor, "*rows agents actions"],
+    ) -> Int64[Tensor, "*rows agents"]:
+        """Best available action of each agent.
+
+        Works through blocks that stay in the processor's cache: each row becomes A rows inside the head.
+        """
+        n_actions = avail_actions.shape[-1]
+        block = max(1, ROWS_IN_CACHE // (n_actions * h.shape[-2]))
+        blocks = zip(h.split(block), avail_actions.split(block), strict=True)
+        return torch.cat([greedy_actions(self.q_every(h_), avail) for h_, avail in blocks])
+
+    def initial_memory(self, num_envs: int) -> Float[Tensor, "envs agents hidden"]:
+        """Recurrent states before the first observation."""
+        n_agents, hidden_size = self.core.n_agents, self.core.hidden_size
+        return torch.zeros(num_envs, n_agents, hidden_size, device=self.core.input.bias.device)
+
+    @torch.no_grad()
+    def q_values(
+        self,
+        observation: Observation,
+        prev_actions: Int64[Tensor, "envs agents"],
+        memory: Float[Tensor, "envs agents hidden"],
+    ) -> tuple[Float[Tensor, "envs agents actions"], Float[Tensor, "envs agents hidden"]]:
+        """Values of every action on the CPU, and the next memory: what playing an episode needs."""
+        h = self.core.step(observation.obs.to(memory.device), prev_actions.to(memory.device), memory)
+        return self.q_every(h).cpu(), h
+
+    @torch.no_grad()
+    def z_sa(
+        self, h: Float[Tensor, "*rows agents hidden"], actions: Int64[Tensor, "*rows agents"]
+    ) -> Float[Tensor, "*rows agents dim"] | None:
+        """State-action embedding of the actions taken, as the world model reads it (None: no SALE)."""
+        if self.sale is None:
+            return None
+        return self.sale.g(self.sale.f(h), actions.unsqueeze(-1))

@@ -1,0 +1,105 @@
+"""From recurrent states to individual action values Q^i(a)."""
+
+from typing import Literal
+
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from marl_sale.functional.activations import Elu, elu
+from marl_sale.functional.embed import avg_l1_norm
+from marl_sale.nn.mlp import SplitLinear, mlp
+
+
+class LinearHead(nn.Module):
+    """Q^i(a) = w_a · h + b_a: the head of QMIX, used where there is no SALE."""
+
+    def __init__(self, hidden_size: int, n_actions: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(hidden_size, n_actions)
+
+    def every(self, h: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows actions"]:
+        q: Tensor = self.linear(h)
+        return q
+
+    def taken(
+        self, h: Float[Tensor, "*rows hidden"], actions: Int64[Tensor, "*rows"]
+    ) -> Float[Tensor, "*rows"]:
+        return self.every(h).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+
+class SaleHead(nn.Module):
+    """Q^i(a) = MLP([AvgL1Norm(W [h, a]); z_s; z_sa(a)]): TD7's critic, per agent and action."""
+
+    def __init__(self, hidden_size: int, n_actions: int, sale_size: int) -> None:
+        super().__init__()
+        self.inner = SplitLinear([hidden_size, n_actions], hidden_size)
+        self.first = SplitLinear([hidden_size, sale_size, sale_size], hidden_size)
+        self.rest = mlp([hidden_size, hidden_size, 1], Elu)
+
+    def every(
+        self,
+        h: Float[Tensor, "*rows hidden"],
+        z_s: Float[Tensor, "*rows dim"],
+        z_sa: Float[Tensor, "*rows actions dim"],
+    ) -> Float[Tensor, "*rows actions"]:
+        """Values of every action."""
+        inner = (self.inner.dense(0, h) + self.inner.bias).unsqueeze(-2) + self.inner.every(1)
+        return self._value(inner, self.first.dense(1, z_s).unsqueeze(-2), z_sa)
+
+    def taken(
+        self,
+        h: Float[Tensor, "*rows hidden"],
+        z_s: Float[Tensor, "*rows dim"],
+        z_sa: Float[Tensor, "*rows dim"],
+        actions: Int64[Tensor, "*rows"],
+    ) -> Float[Tensor, "*rows"]:
+        """Value of one action, at 1/A of the cost of `every`."""
+        inner = self.inner.dense(0, h) + self.inner.one_hot(1, actions) + self.inner.bias
+        return self._value(inner, self.first.dense(1, z_s), z_sa)
+
+    def _value(self, inner: Tensor, of_z_s: Tensor, z_sa: Tensor) -> Tensor:
+        first = self.first.dense(0, avg_l1_norm(inner)) + of_z_s + self.first.dense(2, z_sa) + self.first.bias
+        value: Tensor = self.rest(elu(first)).squeeze(-1)
+        return value
+
+
+class BilinearHead(nn.Module):
+    """Q^i(a) = u_a([h; z_s]) + v([h; z_s]) · z_sa(a): the lean alternative."""
+
+    def __init__(self, hidden_size: int, n_actions: int, sale_size: int) -> None:
+        super().__init__()
+        self.u = SplitLinear([hidden_size, sale_size], n_actions)
+        self.v = SplitLinear([hidden_size, sale_size], sale_size)
+
+    def every(
+        self,
+        h: Float[Tensor, "*rows hidden"],
+        z_s: Float[Tensor, "*rows dim"],
+        z_sa: Float[Tensor, "*rows actions dim"],
+    ) -> Float[Tensor, "*rows actions"]:
+        """Values of every action."""
+        return self._u(h, z_s) + (z_sa @ self._v(h, z_s).unsqueeze(-1)).squeeze(-1)
+
+    def taken(
+        self,
+        h: Float[Tensor, "*rows hidden"],
+        z_s: Float[Tensor, "*rows dim"],
+        z_sa: Float[Tensor, "*rows dim"],
+        actions: Int64[Tensor, "*rows"],
+    ) -> Float[Tensor, "*rows"]:
+        """Value of one action."""
+        u = self._u(h, z_s).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+        return u + (z_sa * self._v(h, z_s)).sum(-1)
+
+    def _u(self, h: Tensor, z_s: Tensor) -> Tensor:
+        return self.u.dense(0, h) + self.u.dense(1, z_s) + self.u.bias
+
+    def _v(self, h: Tensor, z_s: Tensor) -> Tensor:
+        return self.v.dense(0, h) + self.v.dense(1, z_s) + self.v.bias
+
+
+def sale_head(
+    kind: Literal["mlp", "bilinear"], hidden_size: int, n_actions: int, sale_size: int
+) -> SaleHead | BilinearHead:
+    """The head named by the recipe key `agent.head`."""
+    return (SaleHead if kind == "mlp" else BilinearHead)(hidden_size, n_actions, sale_size)

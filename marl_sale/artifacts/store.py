@@ -1,0 +1,406 @@
+"""Artifacts being written: a run owns its folder, and whatever it has committed survives anything.
+
+`weights` (and with it torch) is imported when the first tensors are written.
+"""
+
+import hashlib
+import math
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from marl_sale.artifacts import _fs, _json
+from marl_sale.artifacts.manifest import (
+    MANIFEST,
+    CheckpointManifest,
+    FileEntry,
+    Input,
+    Manifest,
+    differences,
+    is_relative,
+    kinds,
+    new_id,
+    now,
+    plain,
+    read_manifest,
+)
+from marl_sale.artifacts.metrics import MetricsWriter
+from marl_sale.artifacts.provenance import git, versions
+from marl_sale.artifacts.reader import (
+    CHECKPOINTS,
+    CONFIG,
+    LOCK,
+    Artifact,
+    Checkpoint,
+    best_step,
+    checkpoint_folder,
+    checkpoint_steps,
+    with_suffix,
+)
+from marl_sale.errors import ArtifactError, MarlSaleError, RunExistsError, StoppedError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Artifact", "Checkpoint", "CheckpointWriter", "Run"]
+
+COMMAND = "command.txt"
+LOG = "log.txt"
+_FIXED = (CONFIG, COMMAND)
+"""Written once, at creation; listed in the manifest from then on."""
+
+
+def _take_lock(folder: Path) -> int:
+    """Descriptor that holds the lock of a run. StoppedError names the process that has it."""
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now()}
+    descriptor = _fs.lock(folder / LOCK, holder=_json.dump(holder))
+    if descriptor is None:
+        raise _held(folder)
+    return descriptor
+
+
+def _held(folder: Path) -> StoppedError:
+    try:
+        holder = _json.parse(_fs.read(folder, LOCK, limit=4096), where=folder / LOCK)
+        name = plain(f"process {holder['pid']} on {holder['host']}, since {holder['since']}")
+    except (ArtifactError, KeyError, TypeError):  # just created, or not by us
+        name = "another process"
+    return StoppedError(
+        f"{folder}: in use by {name}", "wait for it or stop it, then use --resume; or choose another --out"
+    )
+
+
+def _check_vacant(folder: Path, *, locked: bool) -> None:
+    """RunExistsError unless `folder` is empty, or holds nothing but a run killed before it had a manifest."""
+    found = _fs.names(folder)
+    ours = [name for name in found if name in {LOCK, *_FIXED} or name.startswith(_fs.TEMPORARY)]
+    if not found or (LOCK in found and ours == found):
+        return
+    if not locked and _fs.is_locked(folder / LOCK):
+        raise _held(folder)
+    raise RunExistsError(
+        f"{folder}: not empty; nothing in it was touched",
+        "choose another folder with --out, or continue the run in it with --resume (train)",
+    )
+
+
+def _checked(name: str) -> str:
+    """`name`, if a stage may write a file of that name. ValueError otherwise."""
+    if not is_relative(name) or name.split("/")[0] in {MANIFEST, LOCK, CHECKPOINTS}:
+        raise ValueError(f"{name!r} is not a name for a file of an artifact")
+    return name
+
+
+class _Writer:
+    """Turns values into the files of one folder."""
+
+    def _put(self, name: str, data: bytes) -> None:
+        raise NotImplementedError
+
+    def write_tensors(self, name: str, tensors: "Mapping[str, torch.Tensor]") -> None:
+        """Write `<name>.safetensors`. DivergedError where a value is not finite."""
+        from marl_sale.artifacts import weights
+
+        self._put(with_suffix(name, ".safetensors"), weights.dump_tensors(tensors))
+
+    def write_json(self, name: str, value: object) -> None:
+        """Write `<name>.json`. ValueError for NaN, infinity, or more than can be read back."""
+        self._put(with_suffix(name, ".json"), _json.dump(value))
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file; `name` with its suffix."""
+        self._put(name, text.encode())
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write a file as it is, for instance a picture; `name` with its suffix."""
+        self._put(name, data)
+
+
+class CheckpointWriter(_Writer):
+    """A checkpoint being written; it has no name, and so does not exist, before it is complete."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.files: dict[str, FileEntry] = {}
+
+    def _put(self, name: str, data: bytes) -> None:
+        _fs.write(self._folder / _checked(name), data)
+        self.files[name] = FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+
+
+def _entry(root: Path, name: str) -> FileEntry:
+    sha256, size = _fs.digest(root, name, durable=True)
+    return FileEntry(sha256=sha256, bytes=size)
+
+
+class Run(_Writer):
+    """An artifact being written. Use it in a `with` statement; `finish` says how it ended.
+
+    Leaving the statement by an exception marks the run failed (interrupted after StoppedError and
+    KeyboardInterrupt), so does leaving it without `finish`. Made by `create` and `resume`.
+    """
+
+    def __init__(
+        self, path: Path, manifest: Manifest, lock: int, checkpoints: Mapping[int, Checkpoint]
+    ) -> None:
+        latest = checkpoints.get(max(checkpoints, default=-1))
+        self.path = path
+        self._manifest = manifest
+        self._lock: int | None = lock
+        self._scores = {step: checkpoint.score for step, checkpoint in checkpoints.items()}
+        self._offsets = dict(latest.manifest.offsets) if latest else {}
+        self._streams: dict[str, MetricsWriter] = {}
+
+    @classmethod
+    def create(
+        cls,
+        out: Path,
+        *,
+        kind: str,
+        recipe: str,
+        overrides: Sequence[str],
+        config_text: str | None,
+        fingerprint: str | None,
+        seed: int,
+        env_spec: Mapping[str, Any] | None,
+        inputs: Sequence[Input],
+        command: str,
+        device: str,
+    ) -> "Run":
+        """Start an artifact in the folder `out`, which is created where missing and must be empty.
+
+        Raises RunExistsError where it is not, StoppedError where another process writes to it.
+        """
+        (kind,) = kinds(kind)
+        texts = {COMMAND: command.rstrip("\n") + "\n"}
+        if config_text is not None:
+            texts[CONFIG] = config_text
+        if out.exists() and not out.is_dir():
+            raise RunExistsError(f"{out}: exists and is not a folder", "choose another folder with --out")
+        _fs.make_folder(out)
+        _check_vacant(out, locked=False)
+        lock = _take_lock(out)
+        try:
+            _check_vacant(out, locked=True)  # another process may have come and gone
+            _fs.sweep(out)
+            for name, text in texts.items():
+                _fs.write(out / name, text.encode())
+            time = now()
+            manifest = Manifest.model_validate(
+                {
+                    "kind": kind,
+                    "status": "running",
+                    "id": new_id(kind),
+                    "created": time,
+                    "updated": time,
+                    "recipe": plain(recipe),
+                    "overrides": tuple(map(plain, overrides)),
+                    "fingerprint": fingerprint,
+                    "seed": seed,
+                    "env_spec": None if env_spec is None else dict(env_spec),
+                    "inputs": tuple(inputs),
+                    "files": {name: _entry(out, name) for name in texts},
+                    "counters": {},
+                    "versions": versions(),
+                    "git": git(),
+                    "device": plain(device),
+                    "notes": (),
+                }
+            )
+            _fs.write(out / MANIFEST, manifest.to_bytes())
+            return cls(out, manifest, lock, {})
+        except BaseException:
+            _fs.close(lock)
+            raise
+
+    @classmethod
+    def resume(
+        cls, out: Path, *, kind: str, fingerprint: str | None, seed: int, env_spec: Mapping[str, Any] | None
+    ) -> "Run":
+        """Continue the unfinished run in `out` from its latest checkpoint (from nothing where it has none).
+
+        Raises ArtifactError with every difference to what is asked, RunExistsError where the run is
+        complete, StoppedError where another process holds it.
+        """
+        read_manifest(out)  # leaves no lock file in a folder that is no artifact
+        lock = _take_lock(out)
+        try:
+            manifest, _ = read_manifest(out)
+            found = {"kind": manifest.kind, "fingerprint": manifest.fingerprint, "seed": manifest.seed}
+            expected = {"kind": kind, "fingerprint": fingerprint, "seed": seed}
+            problems = differences(
+                {**found, "env_spec": manifest.env_spec}, {**expected, "env_spec": env_spec}
+            )
+            if problems:
+                raise ArtifactError(
+                    "\n".join([f"{out}: another run than the one asked for:", *problems]),
+                    f"resume it with the recipe in its {CONFIG} and its seed, or start a new run with --out",
+                )
+            if manifest.status == "complete":
+                raise RunExistsError(f"{out}: this run is complete", "start a new run with --out")
+            _fs.sweep(out)
+            files = {name: entry for name, entry in manifest.files.items() if name in _FIXED}
+            if damaged := [name for name, entry in files.items() if _entry(out, name) != entry]:
+                raise ArtifactError(f"{out}: damaged: {', '.join(damaged)} changed since the run began")
+            checkpoints = {
+                step: Checkpoint.open(out, step, run=manifest.id) for step in checkpoint_steps(out)
+            }
+            manifest = manifest.changed(status="running", updated=now(), files=files)
+            _fs.write(out / MANIFEST, manifest.to_bytes())
+            return cls(out, manifest, lock, checkpoints)
+        except BaseException:
+            _fs.close(lock)
+            raise
+
+    @property
+    def manifest(self) -> Manifest:
+        """What its manifest says now."""
+        return self._manifest
+
+    def _check_open(self) -> None:
+        if self._lock is None:
+            raise ValueError(f"{self.path}: the run is finished")
+
+    def _put(self, name: str, data: bytes) -> None:
+        self._check_open()
+        _fs.write(self.path / _checked(name), data)
+
+    def _update(self, **changes: Any) -> None:
+        manifest = self._manifest.changed(updated=now(), **changes)
+        _fs.write(self.path / MANIFEST, manifest.to_bytes())
+        self._manifest = manifest
+
+    def metrics(
+        self, stream: str, columns: Sequence[str], *, truncate_at: int | None = None
+    ) -> MetricsWriter:
+        """The writer of `metrics/<stream>.jsonl`; see `rows`."""
+        return self.rows(f"metrics/{stream}", columns, truncate_at=truncate_at)
+
+    def rows(self, name: str, columns: Sequence[str], *, truncate_at: int | None = None) -> MetricsWriter:
+        """The writer of `<name>.jsonl`; the run flushes it at each checkpoint and closes it at the end.
+
+        A resumed run goes on at `truncate_at` bytes, by default where the latest checkpoint left off;
+        rows written after it are dropped, as the work they report is done again.
+        """
+        self._check_open()
+        name = _checked(with_suffix(name, ".jsonl"))
+        if name in self._streams:
+            raise ValueError(f"{name} is already being written")
+        start = self._offsets.get(name, 0) if truncate_at is None else truncate_at
+        self._streams[name] = MetricsWriter(self.path / name, columns, truncate_at=start)
+        return self._streams[name]
+
+    def latest_checkpoint(self) -> Checkpoint | None:
+        """The checkpoint to continue from; None before the first."""
+        if not self._scores:
+            return None
+        return Checkpoint.open(self.path, max(self._scores), run=self._manifest.id)
+
+    @contextmanager
+    def checkpoint(
+        self, step: int, *, counters: Mapping[str, int | float], score: float | None
+    ) -> Iterator[CheckpointWriter]:
+        """Write the checkpoint of `step`, which must be later than all before (ValueError).
+
+        After a clean exit it is durable, and of the older ones only the best (highest score, the later one
+        where equal) is kept. After an exception, in the body or here, everything is as before.
+        """
+        self._check_open()
+        if step <= max(self._scores, default=-1):
+            raise ValueError(f"step {step} is not after the latest checkpoint ({max(self._scores)})")
+        if score is not None and not math.isfinite(score):
+            raise ValueError(f"the score of a checkpoint must be finite or None, not {score}")
+        _fs.make_folder(self.path / CHECKPOINTS)
+        temporary = _fs.make_temporary_folder(self.path / CHECKPOINTS)
+        try:
+            writer = CheckpointWriter(temporary)
+            yield writer
+            for stream in self._streams.values():
+                stream.sync()
+            manifest = CheckpointManifest(
+                run=self._manifest.id,
+                step=step,
+                created=now(),
+                counters=dict(counters),
+                score=score,
+                offsets={**self._offsets, **{name: s.offset for name, s in self._streams.items()}},
+                files=writer.files,
+            )
+            _fs.write(temporary / MANIFEST, manifest.to_bytes())
+            _fs.commit(temporary, self.path / checkpoint_folder(step))
+        except BaseException:
+            _fs.discard(temporary)
+            raise
+        self._scores[step] = score
+        for old in set(self._scores) - {step, best_step(self._scores)}:
+            _fs.remove(self.path / checkpoint_folder(old))
+            del self._scores[old]
+        self._update(counters=dict(counters))
+
+    def log(self, text: str) -> None:
+        """Append a line, with the time (UTC), to log.txt."""
+        self._check_open()
+        line = f"{now()} {text.rstrip()}\n"
+        _fs.append(self.path / LOG, line.encode(errors="backslashreplace"))
+
+    def finish(
+        self,
+        status: Literal["complete", "interrupted", "failed"],
+        *,
+        counters: Mapping[str, int | float],
+        notes: Sequence[str] = (),
+    ) -> None:
+        """Make every file durable, enter its hash in the manifest, and let go of the folder."""
+        self._check_open()
+        for stream in self._streams.values():
+            stream.close()
+        names = [name for name in _fs.walk(self.path) if _is_listed(name)]
+        files = {name: _entry(self.path, name) for name in names}
+        _fs.sync_folders(self.path)
+        self._update(
+            status=status,
+            counters=dict(counters),
+            files=files,
+            notes=(*self._manifest.notes, *map(plain, notes)),
+        )
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            lock, self._lock = self._lock, None
+            _fs.close(lock)
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock is None:
+            return
+        stopped = isinstance(error, StoppedError | KeyboardInterrupt)
+        note = f"{type(error).__name__}: {error}" if error else "the stage ended without saying how"
+        try:
+            self.finish(
+                "interrupted" if stopped else "failed", counters=self._manifest.counters, notes=[note]
+            )
+        except MarlSaleError:
+            # Not even that can be written: the run stays "running" without a holder, which resumes as well.
+            if error is None:
+                raise
+        finally:
+            for stream in self._streams.values():
+                with suppress(MarlSaleError):
+                    stream.close()
+            self._release()
+
+
+def _is_listed(name: str) -> bool:
+    """Whether an artifact's manifest lists the file; a checkpoint's files are in its own manifest."""
+    if name in {MANIFEST, LOCK} or not is_relative(name):
+        return False
+    return not name.startswith(f"{CHECKPOINTS}/") or (name.count("/") == 2 and name.endswith(f"/{MANIFEST}"))

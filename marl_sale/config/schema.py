@@ -76,7 +76,7 @@ class Optimiser(Section):
     learning_rate: Rate
     rmsprop_smoothing: Unit
     epsilon: Rate
-    max_grad_norm: Rate | Annotated[float, Field(gt=10.0, le=1e9)]
+    max_grad_norm: Annotated[float, Field(gt=0.0, le=1e9, allow_inf_nan=False)]
     target_update_period: Positive
 
 
@@ -137,13 +137,16 @@ class Config(Section):
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:
         imagines = self.world_model.enabled and self.world_model.imagination_length > 0
+        problems = []  # each names its keys in full: messages add where they were given
         if self.exploration.finish > self.exploration.start:
-            raise ValueError("exploration.finish must not exceed exploration.start")
+            problems.append("exploration.finish must not exceed exploration.start")
         if self.replay.batch_episodes > self.replay.capacity_episodes:
-            raise ValueError("replay.batch_episodes must not exceed replay.capacity_episodes")
+            problems.append("replay.batch_episodes must not exceed replay.capacity_episodes")
         if self.algorithm == "mmsa" and not self.mixer.global_state and not imagines:
-            raise ValueError(
+            problems.append(
                 "mixer.global_state: false leaves the mixer without input unless an imagined roll-out "
                 "feeds it (world_model.enabled: true, world_model.imagination_length ≥ 1)"
             )
+        if problems:
+            raise ValueError("\n".join(problems))
         return self

@@ -22,12 +22,12 @@ def derive(seed: int, stream: str, index: int = 0) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def episode_seeds(seed: int, first: int, count: int) -> Int64[np.ndarray, "count"]:
-    """Environment seeds of training episodes `first` … `first + count - 1`."""
-    return np.array([derive(seed, "episode", first + i) for i in range(count)], dtype=np.int64)
+def episode_seeds(seed: int, first: int, count: int, stage: str = "train") -> Int64[np.ndarray, " count"]:
+    """Environment seeds of episodes `first` … `first + count - 1` that a stage plays."""
+    return np.array([derive(seed, f"{stage} episode", first + i) for i in range(count)], dtype=np.int64)
 
 
-def evaluation_seeds(first: int, count: int, bank: int = 0) -> Int64[np.ndarray, "count"]:
+def evaluation_seeds(first: int, count: int, bank: int = 0) -> Int64[np.ndarray, " count"]:
     """Environment seeds of episodes `first` … of a fixed evaluation bank; bank 0 is the standard one."""
     return np.array(
         [derive(EVALUATION_BANK + bank, "evaluation", first + i) for i in range(count)], dtype=np.int64

@@ -5,6 +5,7 @@ docs/equations.md. Source: arXiv:2602.12520; what is known of it and what was in
 """
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
@@ -188,6 +189,24 @@ class Mmsa(Qmix):
             copy_weights(self.fixed_state_sale, self.target_state_sale)
             copy_weights(self.state_sale, self.fixed_state_sale)
         self.target_range.copy_(self.seen_targets)
+
+    @property
+    def pretrained_names(self) -> tuple[str, ...]:
+        """Entries of `state_dict` that pre-training provides."""
+        parts = ("agent.core.", "sale.", "state_sale.", "world_model.")
+        return tuple(name for name in self.state_dict() if name.startswith(parts))
+
+    def load_pretrained(self, tensors: Mapping[str, Tensor]) -> None:
+        """Start from pre-trained core, embeddings and world model; every copy of them becomes equal."""
+        self.load_state_dict(tensors, strict=False)
+        copy_weights(self.agent.core, self.target_agent.core)
+        for trained, copies in (
+            (self.sale, (self.agent.sale, self.target_agent.sale)),
+            (self.state_sale, (self.fixed_state_sale, self.target_state_sale)),
+        ):
+            for fixed in copies:
+                if trained is not None and fixed is not None:
+                    copy_weights(trained, fixed)
 
     def imagined_steps(self, batch: Batch) -> int:
         return self.imagination_length * len(batch.obs)

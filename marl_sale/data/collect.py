@@ -15,7 +15,7 @@ from torch import Tensor
 
 from marl_sale.data.episodes import Episodes
 from marl_sale.seeding import numpy_generator
-from marl_sale.spec import Observation, VectorEnv
+from marl_sale.spec import EnvSpec, Observation, VectorEnv
 
 
 class Policy(Protocol):
@@ -40,11 +40,11 @@ class Exploration:
 
     @classmethod
     def of_episodes(
-        cls, epsilon: float, seed: int, first: int, count: int, episode_limit: int, n_agents: int
+        cls, spec: EnvSpec, epsilon: float, seed: int, first: int, count: int, stage: str = "train"
     ) -> "Exploration":
-        """Noise of training episodes `first` … of the run with this seed."""
-        shape = (episode_limit, n_agents, 2)
-        draws = [numpy_generator(seed, "exploration", first + i).random(shape) for i in range(count)]
+        """Noise of episodes `first` … that a stage plays with this seed."""
+        shape, stream = (spec.episode_limit, spec.n_agents, 2), f"{stage} exploration"
+        draws = [numpy_generator(seed, stream, first + i).random(shape) for i in range(count)]
         return cls(epsilon, np.stack(draws))
 
 

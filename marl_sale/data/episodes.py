@@ -59,3 +59,44 @@ class Episodes:
     def take(self, index: Int64[Tensor, " batch"] | slice) -> "Episodes":
         """A selection of episodes, copied when `index` is a tensor."""
         return Episodes(**{name: value[index] for name, value in self.tensors().items()})
+
+    def to_tensors(self) -> dict[str, Shaped[Tensor, "..."]]:
+        """For storage: real entries only, one episode after the other."""
+        steps, rows = self._real()
+        per_row = {name: getattr(self, name)[rows] for name in ("obs", "state", "avail_actions")}
+        per_step = {name: getattr(self, name)[steps] for name in ("actions", "reward")}
+        per_episode = {name: getattr(self, name) for name in ("terminated", "success", "length")}
+        return {**per_row, **per_step, **per_episode}
+
+    @classmethod
+    def from_tensors(cls, spec: EnvSpec, tensors: dict[str, Shaped[Tensor, "..."]]) -> "Episodes":
+        """The inverse of `to_tensors`. ValueError where they are not episodes of this task."""
+        length = tensors.get("length", torch.empty(0, dtype=torch.int64))
+        if length.dtype != torch.int64 or length.dim() != 1 or not len(length):
+            raise ValueError("length must be one integer per episode")
+        if not 1 <= int(length.min()) <= int(length.max()) <= spec.episode_limit:
+            raise ValueError(f"lengths must be from 1 to {spec.episode_limit}")
+        episodes = cls.empty(spec, len(length))
+        beyond_last = {"obs": 1, "state": 1, "avail_actions": 1, "actions": 0, "reward": 0}
+        for name, storage in episodes.tensors().items():
+            in_time = name in beyond_last
+            count = int((length + beyond_last[name]).sum()) if in_time else len(length)
+            shape = (count, *storage.shape[2 if in_time else 1 :])
+            value = tensors.get(name)
+            if value is None or tuple(value.shape) != shape or value.dtype != storage.dtype:
+                raise ValueError(f"{name} must be {storage.dtype} of shape {shape}")
+        if not 0 <= int(tensors["actions"].min()) <= int(tensors["actions"].max()) < spec.n_actions:
+            raise ValueError(f"actions must be from 0 to {spec.n_actions - 1}")
+        for name in ("terminated", "success", "length"):
+            getattr(episodes, name).copy_(tensors[name])
+        steps, rows = episodes._real()
+        for name in ("obs", "state", "avail_actions"):
+            getattr(episodes, name)[rows] = tensors[name]
+        for name in ("actions", "reward"):
+            getattr(episodes, name)[steps] = tensors[name]
+        return episodes
+
+    def _real(self) -> tuple[Bool[Tensor, "batch time"], Bool[Tensor, "batch time+1"]]:
+        times = torch.arange(self.obs.shape[1])
+        length = self.length.unsqueeze(1)
+        return times[:-1] < length, times <= length

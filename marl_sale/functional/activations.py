@@ -24,7 +24,8 @@ class _Elu(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
-        return y.clamp(max=0).add_(1).mul_(grad_y)  # exp(x) below zero, 1 above
+        slope: Tensor = y.clamp(max=0).add_(1)  # exp(x) below zero, 1 above
+        return slope.mul_(grad_y)
 
 
 def elu(x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows dim"]:
@@ -32,7 +33,7 @@ def elu(x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows dim"]:
 
     By hand: elu(2) = 2, elu(−ln 2) = −½.
     """
-    y: Tensor = _Elu.apply(x)
+    y: Tensor = _Elu.apply(x)  # type: ignore[no-untyped-call]
     return y
 
 

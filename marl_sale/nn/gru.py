@@ -29,7 +29,9 @@ def unroll_gru(
     gates = 2 * gru.hidden_size
     gx_gates = F.linear(x, w_ih[:gates], b_ih[:gates] + b_hh[:gates])
     gx_new = F.linear(x, w_ih[gates:], b_ih[gates:])
-    h: Tensor = _Unroll.apply(gx_gates, gx_new, w_hh, b_hh[gates:], batch_sizes.tolist())
+    h: Tensor = _Unroll.apply(  # type: ignore[no-untyped-call]
+        gx_gates, gx_new, w_hh, b_hh[gates:], batch_sizes.tolist()
+    )
     return h
 
 
@@ -56,7 +58,7 @@ class _Unroll(torch.autograd.Function):
         return h
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_h: Tensor) -> tuple[Tensor | None, ...]:
         w_hh, gates, h_new, new, h = ctx.saved_tensors
         sizes, hidden = ctx.sizes, h.shape[1]

@@ -1,0 +1,71 @@
+"""What stages do with each other's artifacts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from marl_sale.algorithms._load import build_policy
+from marl_sale.artifacts.manifest import differences
+from marl_sale.artifacts.reader import Artifact, Checkpoint
+from marl_sale.config.recipe import Recipe, recipe_from_text
+from marl_sale.config.schema import Config
+from marl_sale.errors import ArtifactError
+from marl_sale.nn.agent import Agent
+from marl_sale.spec import EnvSpec
+
+
+def recipe_of(artifact: Artifact) -> Recipe:
+    """The recipe an artifact was made with."""
+    text = artifact.config_text
+    if text is None:
+        raise ArtifactError(f"{artifact.path}: has no config.yaml", "make the artifact again")
+    manifest = artifact.manifest
+    return recipe_from_text(
+        text, where=str(artifact.path / "config.yaml"), name=manifest.recipe, overrides=manifest.overrides
+    )
+
+
+def require_same_task(artifact: Artifact, spec: EnvSpec) -> None:
+    """ArtifactError listing every difference between the artifact's task and this one."""
+    found = artifact.manifest.env_spec or {}
+    if problems := differences(found, spec.to_dict()):
+        raise ArtifactError(
+            "\n".join([f"{artifact.path}: was made for another task:", *problems]),
+            "use an artifact of the same task, or the recipe it was made with",
+        )
+
+
+def require_same_sections(artifact: Artifact, config: Config, names: Sequence[str]) -> None:
+    """ArtifactError listing every difference in these keys or sections (dotted) of the recipes."""
+
+    def chosen(values: Config) -> dict[str, Any]:
+        dump, result = values.model_dump(mode="json"), {}
+        for name in names:
+            value: Any = dump
+            for part in name.split("."):
+                value = value[part]
+            result[name] = value
+        return result
+
+    if problems := differences(chosen(recipe_of(artifact).config), chosen(config)):
+        raise ArtifactError(
+            "\n".join([f"{artifact.path}: was made with other networks:", *problems]),
+            "use the same values here (--set), or make the artifact again with this recipe",
+        )
+
+
+def load_policy(checkpoint: Checkpoint, config: Config, spec: EnvSpec) -> Agent:
+    """The agents' network of a checkpoint, on the CPU."""
+    policy = build_policy(config, spec)
+    policy.load_state_dict(checkpoint.tensors("weights", policy.state_dict()))
+    return policy
+
+
+def spec_of(artifact: Artifact) -> EnvSpec:
+    """The task an artifact was made for."""
+    found: Mapping[str, Any] | None = artifact.manifest.env_spec
+    if found is None:
+        raise ArtifactError(f"{artifact.path}: its manifest names no task (env_spec)")
+    try:
+        return EnvSpec(**found)
+    except TypeError as error:
+        raise ArtifactError(f"{artifact.path}: env_spec: {error}") from error

@@ -1,0 +1,54 @@
+"""Devices, threads and signals: what a stage needs of the machine it runs on."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+
+from marl_sale.errors import UsageError
+
+
+def choose_device(name: str, threads: int) -> torch.device:
+    """The device asked for (`auto`: CUDA where there is one), with the CPU threads pinned.
+
+    The number of threads decides the order of sums, and so belongs to the recipe.
+    """
+    torch.set_num_threads(threads)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: this torch sees no CUDA device", "use --device cpu, or auto")
+    return torch.device(name)
+
+
+class StopFlag:
+    """Set by the first signal; a stage looks at it between rounds. A second signal ends the process."""
+
+    def __init__(self) -> None:
+        self.signal: str | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    def _set(self, number: int, _: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number).name
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[StopFlag]:
+    """Turn SIGTERM, SIGINT and SIGUSR1 into a flag while a stage runs."""
+    flag, numbers = StopFlag(), (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    try:
+        before = {number: signal.signal(number, flag._set) for number in numbers}
+    except ValueError:  # not in the main thread: signals are the caller's affair
+        yield flag
+        return
+    try:
+        yield flag
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

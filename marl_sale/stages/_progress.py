@@ -1,0 +1,118 @@
+"""What a training run has done so far, and everything needed to go on from there."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from marl_sale.algorithms.mmsa import Mmsa
+from marl_sale.algorithms.qmix import Qmix
+from marl_sale.artifacts.reader import Checkpoint
+from marl_sale.artifacts.store import CheckpointWriter
+from marl_sale.data.replay import Replay, RewardScale
+from marl_sale.stages._replay_files import ReplayFiles
+
+
+@dataclass
+class Counters:
+    """What has been done, and where the time went (seconds)."""
+
+    env_steps: int = 0
+    episodes: int = 0
+    updates: int = 0
+    imagined_steps: int = 0
+    seconds: float = 0.0
+    time_environment: float = 0.0
+    time_acting: float = 0.0
+    time_learning: float = 0.0
+    time_evaluation: float = 0.0
+
+
+@dataclass
+class Averages:
+    """Means over what happened since the last row of the training metrics."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, values: Mapping[str, float | Tensor]) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def mean(self, name: str) -> float | None:
+        return self.sums[name] / self.counts[name] if self.counts.get(name) else None
+
+    def clear(self) -> None:
+        self.sums.clear()
+        self.counts.clear()
+
+
+@dataclass
+class Progress:
+    """The whole state of a training run, apart from the replay's episodes (see `ReplayFiles`)."""
+
+    algorithm: Qmix
+    replay: Replay
+    sampling: torch.Generator
+    counters: Counters
+    averages: Averages
+    best_score: float | None = None
+    """Highest evaluated return so far."""
+
+    def save(self, writer: CheckpointWriter, files: ReplayFiles) -> None:
+        """Write a checkpoint: the agents' weights, the rest of the learner, and its state."""
+        tensors = self.algorithm.state_dict()
+        agent = {name: value for name, value in tensors.items() if name.startswith("agent.")}
+        writer.write_tensors("weights", {name.removeprefix("agent."): value for name, value in agent.items()})
+        rest = {f"learner.{name}": value for name, value in tensors.items() if name not in agent}
+        for index, slots in self.algorithm.optimiser.state_dict()["state"].items():
+            rest |= {f"optimiser.{index}.{name}": value for name, value in slots.items()}
+        rest |= {f"generator.{name}": generator.get_state() for name, generator in self._generators().items()}
+        writer.write_tensors("state", rest)
+        writer.write_json(
+            "state",
+            {
+                "counters": asdict(self.counters),
+                "averages": asdict(self.averages),
+                "best_score": self.best_score,
+                "reward_scale": asdict(self.replay.reward_scale),
+                "segments": files.save(self.replay),
+            },
+        )
+
+    def load(self, checkpoint: Checkpoint, replay_folder: Path) -> ReplayFiles:
+        """Go on from a checkpoint."""
+        state = checkpoint.json("state")
+        weights = checkpoint.tensors("weights", self.algorithm.agent.state_dict())
+        rest = checkpoint.tensors("state")
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {n.removeprefix(prefix): v for n, v in rest.items() if n.startswith(prefix)}
+
+        agent = {f"agent.{name}": value for name, value in weights.items()}
+        self.algorithm.load_state_dict({**part("learner."), **agent})
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, value in part("optimiser.").items():
+            index, slot = name.split(".", 1)
+            slots.setdefault(int(index), {})[slot] = value
+        groups = self.algorithm.optimiser.state_dict()["param_groups"]
+        self.algorithm.optimiser.load_state_dict({"state": slots, "param_groups": groups})
+        for name, generator in self._generators().items():
+            generator.set_state(rest[f"generator.{name}"])
+        self.counters = Counters(**state["counters"])
+        self.averages = Averages(**state["averages"])
+        self.best_score = state["best_score"]
+        self.algorithm.updates = self.counters.updates
+        files = ReplayFiles(replay_folder, state["segments"])
+        files.load(self.replay)
+        self.replay.reward_scale = RewardScale(**state["reward_scale"])
+        return files
+
+    def _generators(self) -> dict[str, torch.Generator]:
+        generators = {"sampling": self.sampling}
+        if isinstance(self.algorithm, Mmsa):
+            generators["latent_noise"] = self.algorithm.noise_generator
+        return generators

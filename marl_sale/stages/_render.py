@@ -1,0 +1,37 @@
+"""A played episode as an animation."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from PIL import Image
+
+from marl_sale.data.collect import Policy
+from marl_sale.errors import UsageError
+from marl_sale.functional.targets import greedy_actions
+from marl_sale.spec import VectorEnv
+
+MILLISECONDS_PER_STEP = 200
+
+
+@torch.no_grad()
+def render_episode(env: VectorEnv, policy: Policy, seeds: Int64[np.ndarray, " envs"], file: Path) -> None:
+    """Play the first seed greedily in environment 0 and write it to `file` (.gif)."""
+    if file.suffix.lower() != ".gif":
+        raise UsageError(f"--render {file}: only .gif is written", "name a file that ends in .gif")
+    spec = env.spec
+    observation, memory = env.reset(seeds), policy.initial_memory(env.num_envs)
+    actions = torch.full((env.num_envs, spec.n_agents), spec.n_actions)
+    frames = [env.render(0)]
+    for _ in range(spec.episode_limit):
+        q_i, memory = policy.q_values(observation, actions, memory)
+        actions = greedy_actions(q_i, observation.avail_actions)
+        transition = env.step(actions)
+        frames.append(env.render(0))
+        observation = transition.observation
+        if transition.terminated[0] or transition.truncated[0]:
+            break
+    pictures = [Image.fromarray(frame) for frame in frames]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pictures[0].save(file, save_all=True, append_images=pictures[1:], duration=MILLISECONDS_PER_STEP, loop=0)

@@ -1,0 +1,58 @@
+"""The replay on disk: immutable segments of whole episodes; checkpoints list those they need."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from marl_sale.artifacts.weights import read_tensors, write_tensors
+from marl_sale.data.episodes import Episodes
+from marl_sale.data.replay import Replay
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Episodes `first` … `first + count − 1` of the run."""
+
+    first: int
+    count: int
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.first:012d}-{self.count}.safetensors"
+
+
+class ReplayFiles:
+    """Segments of one run's replay, in its folder `replay/`."""
+
+    def __init__(self, folder: Path, segments: list[dict[str, Any]]) -> None:
+        self.folder = folder
+        self.segments = [Segment(**segment) for segment in segments]
+        self._stale: list[Segment] = []
+
+    def save(self, replay: Replay) -> list[dict[str, Any]]:
+        """Write the episodes added since the last call; returns what a checkpoint lists."""
+        saved = self.segments[-1].first + self.segments[-1].count if self.segments else 0
+        first = max(saved, replay.added - replay.capacity)
+        if count := replay.added - first:
+            new = Segment(first, count, "")
+            sha256 = write_tensors(self.folder / new.name, replay.newest(count).to_tensors())
+            self.segments.append(Segment(first, count, sha256))
+        oldest = replay.added - len(replay)
+        self._stale = [s for s in self.segments if s.first + s.count <= oldest]
+        self.segments = [s for s in self.segments if s not in self._stale]
+        return [asdict(segment) for segment in self.segments]
+
+    def drop_stale(self) -> None:
+        """Delete segments that the checkpoint just written no longer needs."""
+        for segment in self._stale:
+            (self.folder / segment.name).unlink(missing_ok=True)
+        self._stale = []
+
+    def load(self, replay: Replay) -> None:
+        """Fill an empty replay."""
+        if self.segments:
+            replay.added = self.segments[0].first
+        for segment in self.segments:
+            tensors = read_tensors(self.folder / segment.name, sha256=segment.sha256)
+            replay.add(Episodes.from_tensors(replay.spec, tensors))

@@ -1,0 +1,290 @@
+"""train: collect, learn, evaluate, checkpoint — until the recipe's env steps are used up."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from marl_sale.algorithms._load import build
+from marl_sale.algorithms.mmsa import Mmsa
+from marl_sale.algorithms.qmix import Qmix
+from marl_sale.artifacts.manifest import Input
+from marl_sale.artifacts.reader import Artifact
+from marl_sale.artifacts.store import Run
+from marl_sale.config.recipe import Recipe
+from marl_sale.config.schema import Config
+from marl_sale.data.collect import Clock, Exploration, play
+from marl_sale.data.episodes import Episodes
+from marl_sale.data.replay import Replay
+from marl_sale.envs._load import make_env
+from marl_sale.errors import StoppedError, UsageError
+from marl_sale.functional.schedules import linear
+from marl_sale.observer import Observer
+from marl_sale.seeding import episode_seeds, torch_generator
+from marl_sale.spec import VectorEnv
+from marl_sale.stages._artifacts import require_same_sections, require_same_task
+from marl_sale.stages._machine import StopFlag, choose_device, stop_on_signal
+from marl_sale.stages._progress import Averages, Counters, Progress
+from marl_sale.stages._replay_files import ReplayFiles
+from marl_sale.stages.evaluate import evaluate_policy, summarise
+from marl_sale.stages.result import StageResult
+
+EVALUATION_COLUMNS = (
+    "env_steps",
+    "episodes",
+    "updates",
+    "seconds",
+    "evaluation_episodes",
+    "episode_return",
+    "episode_return_std",
+    "episode_length",
+    "win_rate",
+)
+REUSED_SECTIONS = (
+    "agent.core",
+    "agent.hidden_size",
+    "agent.previous_action",
+    "agent.agent_id",
+    "sale.enabled",
+    "sale.size",
+    "sale.hidden_size",
+    "sale.global_state",
+    "world_model.enabled",
+    "world_model.latent_size",
+    "world_model.hidden_size",
+    "world_model.action_embedding_size",
+)
+"""What a world model and the training that starts from it must agree on."""
+
+
+def train_columns(algorithm: Qmix) -> tuple[str, ...]:
+    """Columns of metrics/train.jsonl."""
+    losses = tuple(f"loss_{name}" for name in algorithm.loss_names)
+    measured = ("epsilon", "loss", *losses, "grad_norm", "episode_return", "episode_length", "win_rate")
+    return (*asdict(Counters()), *measured)
+
+
+def collect(
+    config: Config, env: VectorEnv, progress: Progress, seed: int
+) -> Iterator[tuple[Episodes, float]]:
+    """Rounds of ε-greedy episodes, one in each environment, without end; and their ε."""
+    counters, explore = progress.counters, config.exploration
+    clock = Clock(counters.time_environment, counters.time_acting)
+    while True:
+        epsilon = linear(explore.start, explore.finish, explore.anneal_env_steps, counters.env_steps)
+        first, count = counters.episodes, env.num_envs
+        noise = Exploration.of_episodes(env.spec, epsilon, seed, first, count)
+        episodes = play(env, progress.algorithm.agent, episode_seeds(seed, first, count), noise, clock)
+        counters.time_environment, counters.time_acting = clock.environment, clock.acting
+        counters.episodes += count
+        counters.env_steps += episodes.steps
+        yield episodes, epsilon
+
+
+def learn(config: Config, progress: Progress, device: torch.device) -> None:
+    """The updates that the episodes collected so far have earned; their number does not depend on E."""
+    counters, replay = progress.counters, progress.replay
+    size = config.replay.batch_episodes
+    earned = int(config.train.updates_per_episode * (counters.episodes - size + 1))
+    while counters.updates < earned:
+        batch = replay.sample(size, progress.sampling).to(device)
+        if config.train.standardise_rewards:
+            batch = batch.with_reward(replay.reward_scale.apply(batch.reward))
+        progress.averages.add(progress.algorithm.update(batch))
+        counters.updates += 1
+        counters.imagined_steps += progress.algorithm.imagined_steps(batch)
+
+
+class Training:
+    """One run: the loop, and what happens periodically inside it."""
+
+    def __init__(
+        self, config: Config, written: Run, progress: Progress, files: ReplayFiles, observer: Observer
+    ) -> None:
+        self.config, self.written, self.progress = config, written, progress
+        self.files, self.observer = files, observer
+        self.train_rows = written.metrics("train", train_columns(progress.algorithm))
+        self.evaluation_rows = written.metrics("evaluation", EVALUATION_COLUMNS)
+        self.last: dict[str, float | None] = {}
+
+    def run(self, env: VectorEnv, evaluation_env: VectorEnv, seed: int, stop: StopFlag) -> None:
+        """From where the progress stands to the last env step; StoppedError after a signal."""
+        config, counters = self.config, self.progress.counters
+        device = self.progress.algorithm.agent.core.input.bias.device
+        started = perf_counter() - counters.seconds
+        if counters.env_steps == 0:
+            self.evaluate(evaluation_env)
+        rounds = collect(config, env, self.progress, seed)
+        while counters.env_steps < config.train.env_steps:
+            before = counters.env_steps
+            episodes, epsilon = next(rounds)
+            self.progress.replay.add(episodes)
+            for i in range(len(episodes)):
+                self.progress.averages.add(
+                    {
+                        "episode_return": float(episodes.episode_return[i]),
+                        "episode_length": float(episodes.length[i]),
+                        "win_rate": float(episodes.success[i]),
+                        "epsilon": epsilon,
+                    }
+                )
+            learning = perf_counter()
+            learn(config, self.progress, device)
+            counters.time_learning += perf_counter() - learning
+            counters.seconds = perf_counter() - started
+
+            ended = counters.env_steps >= config.train.env_steps
+            if ended or _crossed(before, counters.env_steps, config.train.log_period):
+                self.log()
+            improved = False
+            if ended or _crossed(before, counters.env_steps, config.evaluation.period):
+                improved = self.evaluate(evaluation_env)
+                counters.seconds = perf_counter() - started
+            if (
+                ended
+                or improved
+                or stop
+                or _crossed(before, counters.env_steps, config.train.checkpoint_period)
+            ):
+                self.checkpoint()
+            self.observer.progress(counters.env_steps, self.figures())
+            if stop and not ended:
+                raise StoppedError(
+                    f"{self.written.path}: stopped by {stop.signal} after {counters.env_steps} env steps",
+                    "continue with the same command and --resume",
+                )
+
+    def log(self) -> None:
+        """One row of the training metrics: counters, and means since the row before."""
+        averages, row = self.progress.averages, dict[str, float | None](asdict(self.progress.counters))
+        for column in self.train_rows.columns:
+            if column not in row:
+                row[column] = averages.mean(column)
+        if not self.progress.replay.spec.has_success:
+            row["win_rate"] = None
+        self.train_rows.append(row)
+        self.observer.row("train", row)
+        averages.clear()
+
+    def evaluate(self, env: VectorEnv) -> bool:
+        """One row of the evaluation metrics; true when the return is the best so far."""
+        counters, began = self.progress.counters, perf_counter()
+        episodes = self.config.evaluation.episodes
+        summary = summarise(list(evaluate_policy(env, self.progress.algorithm.agent, episodes)))
+        counters.time_evaluation += perf_counter() - began
+        row = {name: getattr(counters, name) for name in EVALUATION_COLUMNS[:4]}
+        row |= {name: summary[name] for name in EVALUATION_COLUMNS[5:]}
+        row["evaluation_episodes"] = episodes
+        self.evaluation_rows.append(row)
+        self.observer.row("evaluation", row)
+        self.last = row
+        score = float(summary["episode_return"])
+        best = self.progress.best_score
+        if best is None or score > best:
+            self.progress.best_score = score
+        return best is not None and score > best
+
+    def checkpoint(self) -> None:
+        """Everything a resumed run needs; the score is the last evaluated return."""
+        counters = self.progress.counters
+        with self.written.checkpoint(
+            counters.env_steps, counters=asdict(counters), score=self.last.get("episode_return")
+        ) as writer:
+            self.progress.save(writer, self.files)
+        self.files.drop_stale()
+
+    def figures(self) -> dict[str, float]:
+        """What a progress display shows."""
+        counters = asdict(self.progress.counters)
+        shown = {name: value for name, value in counters.items() if name.startswith("time_")}
+        for name in ("episode_return", "win_rate"):
+            value = self.last.get(name)
+            if value is not None:
+                shown[name] = value
+        return {**shown, "updates": counters["updates"]}
+
+
+def run(
+    recipe: Recipe,
+    out: Path,
+    *,
+    seed: int,
+    device: str,
+    observer: Observer,
+    command: str,
+    world_model: Path | None = None,
+    resume: bool = False,
+) -> StageResult:
+    """Train the recipe's algorithm, from a pre-trained world model where one is given.
+
+    Raises UsageError where the algorithm reads no world model, ArtifactError where that does not fit,
+    RunExistsError where `out` is in use, StoppedError after a signal, DivergedError when it diverges.
+    """
+    config = recipe.config
+    where = choose_device(device, config.train.threads)
+    env = make_env(config.env, config.train.num_envs)
+    evaluation_env = make_env(config.env, min(config.evaluation.num_envs, config.evaluation.episodes))
+    try:
+        algorithm = build(config, env.spec, seed=seed, device=where)
+        inputs = [load_world_model(world_model, algorithm)] if world_model is not None else []
+        replay = Replay(
+            env.spec,
+            config.replay.capacity_episodes,
+            bootstrap_at_time_limit=config.env.bootstrap_at_time_limit,
+        )
+        progress = Progress(algorithm, replay, torch_generator(seed, "replay"), Counters(), Averages())
+        spec, fingerprint = env.spec.to_dict(), recipe.fingerprint
+        if resume:
+            written = Run.resume(out, kind="agent", fingerprint=fingerprint, seed=seed, env_spec=spec)
+        else:
+            written = Run.create(
+                out,
+                kind="agent",
+                fingerprint=fingerprint,
+                seed=seed,
+                recipe=recipe.name,
+                overrides=recipe.overrides,
+                config_text=recipe.text,
+                env_spec=spec,
+                inputs=inputs,
+                command=command,
+                device=str(where),
+            )
+        with written, stop_on_signal() as stop:
+            files = ReplayFiles(out / "replay", [])
+            checkpoint = written.latest_checkpoint() if resume else None
+            if checkpoint is not None:
+                files = progress.load(checkpoint, out / "replay")
+                observer.note(f"resumed at {progress.counters.env_steps} env steps")
+            observer.start("train", config.train.env_steps, "env steps")
+            training = Training(config, written, progress, files, observer)
+            training.run(env, evaluation_env, seed, stop)
+            counters = asdict(progress.counters)
+            written.finish("complete", counters=counters)
+    finally:
+        observer.finish()
+        env.close()
+        evaluation_env.close()
+    return StageResult(out, "agent", "complete", {**counters, **training.last})
+
+
+def load_world_model(path: Path, algorithm: Qmix) -> Input:
+    """Start `algorithm` from a world-model artifact; returns the manifest's entry for it."""
+    if not isinstance(algorithm, Mmsa) or not algorithm.representation_loss_names:
+        raise UsageError(
+            f"--world-model {path}: {algorithm.config.algorithm} here has neither world model nor SALE",
+            "leave the option out, or use the mmsa recipe",
+        )
+    artifact = Artifact.open(path, kind="world-model")
+    require_same_task(artifact, algorithm.spec)
+    require_same_sections(artifact, algorithm.config, REUSED_SECTIONS)
+    state = algorithm.state_dict()
+    expected = {name: state[name] for name in algorithm.pretrained_names}
+    algorithm.load_pretrained(artifact.tensors("weights/world_model", expected))
+    return artifact.as_input("world-model")
+
+
+def _crossed(before: int, now: int, period: int) -> bool:
+    return before // period != now // period

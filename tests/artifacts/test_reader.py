@@ -94,6 +94,12 @@ def test_a_damaged_file_is_refused_and_found(agent: Path, name: str, harm: Calla
     assert any(name in problem for problem in Artifact.open(agent, kind="agent").verify())
 
 
+def test_a_file_of_another_length_is_called_that(agent: Path) -> None:
+    truncate(agent / "report.json")
+    with pytest.raises(ArtifactError, match=r"report\.json: damaged: \d+ bytes, its manifest says \d+"):
+        Artifact.open(agent, kind="agent").json("report")
+
+
 def test_a_linked_folder_is_refused(agent: Path, tmp_path: Path) -> None:
     (agent / "weights").rename(tmp_path / "weights")
     (agent / "weights").symlink_to(tmp_path / "weights")

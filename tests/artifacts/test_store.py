@@ -111,6 +111,23 @@ def test_an_empty_folder_is_used_and_parents_are_made(start: Start, tmp_path: Pa
         assert read_manifest(out)[0].status == "complete"
 
 
+def test_a_run_that_came_and_went_before_the_lock_was_taken_is_not_overwritten(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = _fs.lock
+
+    def late(path: Path, *, holder: bytes) -> int | None:
+        monkeypatch.undo()
+        start().finish("complete", counters={})
+        return take(path, holder=holder)
+
+    monkeypatch.setattr(_fs, "lock", late)
+    with pytest.raises(RunExistsError):
+        start()
+    assert not _fs.is_locked(tmp_path / "run" / "lock")
+    assert Artifact.open(tmp_path / "run", kind="agent").verify() == []
+
+
 @pytest.mark.parametrize("written", [["lock"], ["lock", "config.yaml", ".tmp-1"]])
 def test_a_run_killed_before_its_manifest_can_be_started_again(
     start: Start, tmp_path: Path, written: list[str]
@@ -447,6 +464,7 @@ def test_the_new_checkpoint_is_durable_before_an_old_one_goes(
 ) -> None:
     """The order of the commit protocol: files, folder, rename, parent; only then deletion."""
     run = start()
+    run.metrics("train", ["a"])
     save(run, 1)
     calls: list[str] = []
     at = f"{run.path}/checkpoints"
@@ -470,6 +488,7 @@ def test_the_new_checkpoint_is_durable_before_an_old_one_goes(
     (manifest,) = (i for i, c in enumerate(calls) if c.endswith(f"{temporary}/manifest.json"))
     (old,) = (i for i, call in enumerate(calls) if call.startswith(f"rename {at}/{1:012d}"))
     assert calls[manifest - 1].startswith(f"fsync {temporary}/.tmp-")
+    assert f"fsync {run.path}/metrics/train.jsonl" in calls[:manifest]
     assert calls[manifest + 1 : new] == [f"fsync {temporary}"] * 2
     assert calls[new + 1 : old] == [f"fsync {at}"]
     assert manifest < new < old

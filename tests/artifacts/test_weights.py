@@ -30,7 +30,7 @@ HOSTILE = {
     "length only": (b"\x10\0\0\0\0\0\0\0", "truncated in the header"),
     "header longer than the file": (a_file({}, length=1000), "truncated in the header"),
     "header of 2^63 bytes": (a_file({}, length=2**63), "truncated in the header"),
-    "oversized header": (a_file(b" " * (MAX_HEADER_BYTES + 1)), "at most 1048576"),
+    "oversized header": (a_file(b" " * (MAX_HEADER_BYTES + 1)), "a header of 1048577 bytes, at most 1048576"),
     "header is no JSON": (a_file(b"\x80\x04K\x01."), "damaged"),
     "header is a list": (a_file([]), "not a JSON object"),
     "deep header": (a_file(b"[" * 40 + b"]" * 40), "nested deeper"),

@@ -1,0 +1,262 @@
+"""Agent and evaluation artifacts as a figure or a table needs them: read, checked and grouped by recipe."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from marl_sale.analysis.curves import SeedCurve, seed_curve
+from marl_sale.artifacts.manifest import Input, Manifest
+from marl_sale.artifacts.reader import Artifact
+from marl_sale.config import strict_yaml
+from marl_sale.errors import ArtifactError, UsageError
+
+Rows = Sequence[Mapping[str, Any]]
+
+MAX_LABEL = 60
+
+
+@dataclass(frozen=True)
+class Task:
+    """What makes results comparable. Two that differ in any of it never share a panel or a rank.
+
+    Sizes of observations are left out: an agent may see the same task scaled or cut.
+    """
+
+    family: str
+    task: str
+    backend: str
+    n_agents: int
+    n_actions: int
+    episode_limit: int
+    masks_actions: bool
+    has_success: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.family}/{self.task}"
+
+    @property
+    def protocol(self) -> str:
+        """Masking useless actions makes a task far easier, so no name or title goes without this."""
+        protocol = "masked actions" if self.masks_actions else "published protocol"
+        return protocol if self.backend == "original" else f"{protocol}, {self.backend} backend"
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """One recipe trained with one seed."""
+
+    id: str
+    seed: int
+    status: str
+    folder: str
+    recipe: str
+    overrides: tuple[str, ...]
+    fingerprint: str
+    input_roles: tuple[str, ...]
+    """Roles of the artifacts it started from, for instance a pre-trained world model."""
+    algorithm: str
+    evaluation_period: int
+    log_period: int
+    task: Task
+    train: Rows
+    evaluation: Rows
+    as_input: Input
+
+    def curve(self, stream: str, x: str, y: str) -> SeedCurve | None:
+        """Column `y` over `x` of the stream "train" or "evaluation". ArtifactError where it is damaged."""
+        try:
+            return seed_curve(self.id, self.seed, self.train if stream == "train" else self.evaluation, x, y)
+        except (ValueError, OverflowError) as error:
+            raise ArtifactError(f"{self.folder}/metrics/{stream}.jsonl: damaged: {error}") from None
+
+    def reached(self, column: str) -> float:
+        """Largest value of `env_steps` or `seconds` in any row."""
+        curves = [self.curve(stream, column, column) for stream in ("train", "evaluation")]
+        return max((float(curve.x[-1]) for curve in curves if curve is not None), default=0.0)
+
+
+@dataclass(frozen=True)
+class EvaluationRun:
+    """The greedy episodes of one agent."""
+
+    id: str
+    agent: str
+    """Id of the agent artifact."""
+    seed: int
+    recipe: str
+    task: Task
+    returns: Float64[np.ndarray, " episodes"]
+    successes: int | None
+    """None where the family defines no success."""
+    as_input: Input
+
+
+@dataclass(frozen=True)
+class Group:
+    """The seeds of one recipe on one task."""
+
+    task: Task
+    label: str
+    runs: tuple[TrainingRun, ...]
+
+
+def read(paths: Sequence[Path]) -> tuple[list[TrainingRun], list[EvaluationRun]]:
+    """The agents and the evaluations among the artifacts at `paths`; agents need not be complete.
+
+    Raises UsageError for an artifact given twice, ArtifactError for what cannot be drawn; both name all.
+    """
+    artifacts = [_open(path) for path in paths]
+    seen: dict[str, Artifact] = {}
+    twice = []
+    for artifact in artifacts:
+        first = seen.setdefault(artifact.manifest.id, artifact)
+        if first is not artifact:
+            twice.append(f"{artifact.path}: {artifact.manifest.id} is given twice (also as {first.path})")
+    if twice:
+        raise UsageError("\n".join(twice), "name each run once: a repeated run would count as another seed")
+    agents = [_training_run(artifact) for artifact in artifacts if artifact.manifest.kind == "agent"]
+    if empty := [
+        run.folder for run in agents if run.curve("evaluation", "env_steps", "episode_return") is None
+    ]:
+        raise ArtifactError(
+            "\n".join(f"{folder}: no evaluation in it yet: nothing to draw" for folder in empty),
+            "train longer (train.env_steps ≥ evaluation.period), continue it with marl-sale train --resume, "
+            "or leave it out",
+        )
+    evaluations = [_evaluation_run(artifact) for artifact in artifacts if artifact.manifest.kind != "agent"]
+    return agents, evaluations
+
+
+def group(runs: Sequence[TrainingRun]) -> list[Group]:
+    """Runs of the same configuration, task and kind of start, in the order of task and label.
+
+    Raises UsageError where a group has the same seed twice: they are not independent.
+    """
+    members: dict[tuple[str, Task, tuple[str, ...]], list[TrainingRun]] = {}
+    for run in sorted(runs, key=lambda run: (run.seed, run.id)):
+        members.setdefault((run.fingerprint, run.task, run.input_roles), []).append(run)
+    problems = [
+        f"{b.folder}: the same recipe and seed {b.seed} as {a.folder}"
+        for found in members.values()
+        for a, b in pairwise(found)
+        if a.seed == b.seed
+    ]
+    if problems:
+        raise UsageError("\n".join(problems), "leave one of them out: they would count as two seeds")
+    labels = [(key, label(found[0])) for key, found in members.items()]
+    taken = [(key[1], name) for key, name in labels]
+    groups = [
+        Group(
+            key[1],
+            name if taken.count((key[1], name)) == 1 else f"{name} #{key[0][:8]}",
+            tuple(members[key]),
+        )
+        for key, name in labels
+    ]
+    return sorted(groups, key=lambda group: (group.task.name, group.task.protocol, group.label))
+
+
+def label(run: TrainingRun) -> str:
+    """What a legend calls a run: its algorithm, and how its recipe departs from it.
+
+    Left out: the task and its masking, which the title of a panel says.
+    """
+    overlays = [part for part in run.recipe.split("+")[1:] if part not in (run.algorithm, "masked")]
+    changes = [
+        change for change in run.overrides if not change.startswith(("env.task=", "env.mask_actions="))
+    ]
+    text = " ".join([run.algorithm, *overlays, *changes, *(f"from {role}" for role in run.input_roles)])
+    return text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…"
+
+
+def _open(path: Path) -> Artifact:
+    found = Artifact.open(path, kind=("agent", "evaluation"), status=("complete", "running", "interrupted"))
+    if found.manifest.kind == "evaluation":  # half an evaluation would be a biased sample
+        return Artifact.open(path, kind="evaluation")
+    return found
+
+
+def _task(artifact: Artifact) -> Task:
+    spec = artifact.manifest.env_spec or {}
+    try:
+        # Manifests are written from an EnvSpec; what is missing or of another type is damage.
+        return Task(**{name: _typed(spec[name], kind) for name, kind in Task.__annotations__.items()})
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{artifact.path}: damaged: env_spec in its manifest: {error}") from None
+
+
+def _typed(value: object, kind: type | UnionType) -> Any:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"{value!r} is no {kind}")
+    return value
+
+
+def _setting(artifact: Artifact, values: Any, key: str, kind: type) -> Any:
+    """A value of an artifact's config.yaml. Read leniently: an older version's recipe had fewer keys."""
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    if type(values) is not kind:
+        raise ArtifactError(f"{artifact.path}: damaged: no {key} in its config.yaml")
+    return values
+
+
+def _training_run(artifact: Artifact) -> TrainingRun:
+    manifest: Manifest = artifact.manifest
+    if manifest.fingerprint is None or artifact.config_text is None:
+        raise ArtifactError(f"{artifact.path}: damaged: an agent without a recipe")
+    config = strict_yaml.parse(artifact.config_text, str(artifact.path / "config.yaml")).value
+    return TrainingRun(
+        id=manifest.id,
+        seed=manifest.seed,
+        status=manifest.status,
+        folder=artifact.path.as_posix(),
+        recipe=manifest.recipe,
+        overrides=manifest.overrides,
+        fingerprint=manifest.fingerprint,
+        input_roles=tuple(sorted({entry.role for entry in manifest.inputs})),
+        algorithm=_setting(artifact, config, "algorithm", str),
+        evaluation_period=_setting(artifact, config, "evaluation.period", int),
+        log_period=_setting(artifact, config, "train.log_period", int),
+        task=_task(artifact),
+        train=_stream(artifact, "train"),
+        evaluation=_stream(artifact, "evaluation"),
+        as_input=artifact.as_input("agent"),
+    )
+
+
+def _stream(artifact: Artifact, name: str) -> Rows:
+    """Rows of a metrics stream; none where the run ended (or was killed) before it began."""
+    if not (artifact.path / "metrics" / f"{name}.jsonl").exists():
+        return []
+    return artifact.rows(f"metrics/{name}")
+
+
+def _evaluation_run(artifact: Artifact) -> EvaluationRun:
+    rows = artifact.rows("episodes")
+    try:
+        returns = np.array([float(_typed(row["episode_return"], int | float)) for row in rows])
+        wins = [row["success"] for row in rows]
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{artifact.path}/episodes.jsonl: damaged: {error}") from None
+    if not rows:
+        raise ArtifactError(f"{artifact.path}: no episode in it", "make it again: marl-sale eval")
+    agents = [entry.id for entry in artifact.manifest.inputs if entry.role == "agent"]
+    known = all(win is not None for win in wins)
+    recipe = " ".join([artifact.manifest.recipe, *artifact.manifest.overrides])
+    return EvaluationRun(
+        id=artifact.manifest.id,
+        agent=agents[0] if agents else "",
+        seed=artifact.manifest.seed,
+        recipe=recipe,
+        task=_task(artifact),
+        returns=returns,
+        successes=sum(map(bool, wins)) if known else None,
+        as_input=artifact.as_input("evaluation"),
+    )

@@ -1,0 +1,358 @@
+import csv
+import hashlib
+import io
+import json
+from dataclasses import asdict
+
+import pytest
+from PIL import Image
+
+from marl_sale.artifacts.store import Artifact, Run
+from marl_sale.errors import ArtifactError, RunExistsError, UsageError
+from marl_sale.observer import Silent
+from marl_sale.spec import EnvSpec
+from marl_sale.stages import plot
+
+TRAIN = ("env_steps", "seconds", "loss", "loss_td", "loss_rec", "episode_return", "win_rate")
+EVALUATION = (
+    *("env_steps", "episodes", "updates", "seconds", "evaluation_episodes"),
+    *("episode_return", "episode_return_std", "episode_length", "win_rate"),
+)
+
+
+def spec(task="8x8-2p-2f-coop", masked=False, success=True):
+    return asdict(
+        EnvSpec("lbf", task, "original", 2, 6, 12, 24, 50, masks_actions=masked, has_success=success)
+    )
+
+
+def agent(
+    folder,
+    *,
+    seed=0,
+    algorithm="mmsa",
+    recipe="lbf/8x8-2p-2f-coop",
+    env_spec=None,
+    overrides=(),
+    inputs=(),
+    top=1.0,
+    status="complete",
+    evaluations=11,
+    episodes=32,
+    offset=0,
+):
+    """An agent artifact whose return rises linearly from 0 to `top` in 10,000 env steps."""
+    env_spec = env_spec or spec()
+    settings = f"{algorithm} {env_spec['task']} {env_spec['masks_actions']} {overrides}"
+    with Run.create(
+        folder,
+        kind="agent",
+        recipe=recipe,
+        overrides=overrides,
+        config_text=f"algorithm: {algorithm}\nevaluation:\n  period: 1000\ntrain:\n  log_period: 1000\n",
+        fingerprint=hashlib.sha256(settings.encode()).hexdigest(),
+        seed=seed,
+        env_spec=env_spec,
+        inputs=inputs,
+        command="marl-sale train",
+        device="cpu",
+    ) as run:
+        train, evaluation = run.metrics("train", TRAIN), run.metrics("evaluation", EVALUATION)
+        for k in range(evaluations):
+            steps = 1000 * k + (offset + 7 * seed if k else 0)
+            share = k / 10 * top
+            success = share if env_spec["has_success"] else None
+            loss = None if k == 0 else 1 / k
+            train.append(dict(zip(TRAIN, (steps, 2.0 * k, loss, loss, loss, share, success), strict=True)))
+            row = (steps, 10 * k, k, 2.0 * k, episodes, share, 0.1, 20.0, success)
+            evaluation.append(dict(zip(EVALUATION, row, strict=True)))
+        if status == "running":
+            train.sync()
+            evaluation.sync()
+            run._release()
+        else:
+            run.finish(status, counters={"env_steps": 1000 * (evaluations - 1)})
+    return folder
+
+
+def evaluation(folder, agent_folder, *, wins, episodes):
+    """An evaluation artifact; `wins` None: of a family without success."""
+    columns = ("episode", "seed", "episode_return", "episode_length", "success")
+    with Run.create(
+        folder,
+        kind="evaluation",
+        recipe="lbf/8x8-2p-2f-coop",
+        overrides=(),
+        config_text=None,
+        fingerprint=None,
+        seed=0,
+        env_spec=spec(),
+        inputs=[Artifact.open(agent_folder, kind="agent").as_input("agent")],
+        command="marl-sale eval",
+        device="cpu",
+    ) as run:
+        rows = run.rows("episodes", columns)
+        for k in range(episodes):
+            win = None if wins is None else k < wins
+            rows.append(dict(zip(columns, (k, k, float(bool(win)), 9, win), strict=True)))
+        run.finish("complete", counters={})
+    return folder
+
+
+def draw(runs, out, quantities=("episode_return",), **options):
+    return plot.run(
+        runs, out, seed=0, observer=Silent(), command="marl-sale plot", quantities=quantities, **options
+    )
+
+
+def cells(folder, name):
+    text = (folder / "figures" / f"{name}.csv").read_text()
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+@pytest.fixture
+def two_recipes(tmp_path):
+    return [
+        agent(tmp_path / f"{name}{seed}", seed=seed, algorithm=name, recipe=recipe, top=top - seed / 10)
+        for name, recipe, top in [
+            ("mmsa", "lbf/8x8-2p-2f-coop", 1.0),
+            ("qmix", "lbf/8x8-2p-2f-coop+qmix", 0.6),
+        ]
+        for seed in range(3)
+    ]
+
+
+def test_the_report_is_an_artifact_with_figures_data_and_table(two_recipes, tmp_path):
+    result = draw(two_recipes, tmp_path / "out", plot.QUANTITIES)
+    artifact = Artifact.open(result.artifact, kind="report")
+    assert artifact.verify() == []
+    figures = {
+        f"figures/{name}.{kind}"
+        for name in ("episode_return", "win_rate", "losses")
+        for kind in ("png", "svg", "csv")
+    }
+    assert figures | {"table.md", "report.json", "command.txt"} == set(artifact.manifest.files)
+    ids = {Artifact.open(folder, kind="agent").manifest.id for folder in two_recipes}
+    assert {entry.id for entry in artifact.manifest.inputs} == ids
+    with Image.open(tmp_path / "out/figures/episode_return.png") as picture:
+        assert all(name in picture.info["Source"] for name in ids)
+        assert picture.info["dpi"] == pytest.approx((200, 200), abs=0.1)
+    svg = (tmp_path / "out/figures/episode_return.svg").read_text()
+    assert all(name in svg for name in ids)
+    losses = cells(tmp_path / "out", "losses")
+    assert {row["quantity"] for row in losses} == {"loss", "loss_td", "loss_rec"}
+    assert json.dumps(result.to_json())
+
+
+def test_the_figures_of_the_table(two_recipes, tmp_path):
+    draw(two_recipes, tmp_path / "out", ())
+    mmsa, qmix = Artifact.open(tmp_path / "out", kind="report").json("report")["groups"]
+    assert (mmsa["label"], qmix["label"]) == ("mmsa", "qmix")
+    assert mmsa["episode_return"]["final"]["per_seed"] == pytest.approx([1.0, 0.9, 0.8])
+    assert mmsa["episode_return"]["final"]["value"] == pytest.approx(0.9)
+    assert mmsa["episode_return"]["final"]["ci95"] == pytest.approx([0.8, 1.0])
+    # Straight lines up to 1.0, 0.9 and 0.8, a little late: half of that on average.
+    assert mmsa["episode_return"]["area"]["per_seed"] == pytest.approx([0.5, 0.45, 0.4], rel=0.01)
+    assert [run["env_steps"] for run in mmsa["runs"]] == [10000, 10007, 10014]
+    table = (tmp_path / "out/table.md").read_text()
+    row = "| published protocol | mmsa | 3 | 10,000–10,014 | 20 | 0.900 (0.800 to 1.000) |"
+    assert row in table
+    assert "| mmsa | qmix | 1.000 |" in table
+
+
+def test_seeds_are_aligned_on_multiples_of_the_evaluation_period(two_recipes, tmp_path):
+    draw(two_recipes[:3], tmp_path / "out")
+    rows = cells(tmp_path / "out", "episode_return")
+    line = [row for row in rows if row["series"] == "iqm"]
+    assert [float(row["env_steps"]) for row in line] == [1000.0 * k for k in range(11)]
+    # At 5,000 env steps seed s (top 1 − s/10) is 7 s env steps late.
+    values = [(0.4 + 0.1 * (1000 - 7 * s) / 1000) * (1 - s / 10) for s in range(3)]
+    assert float(line[5]["value"]) == pytest.approx((0.25 * values[0] + values[1] + 0.25 * values[2]) / 1.5)
+    assert (float(line[5]["low"]), float(line[5]["high"])) == pytest.approx((values[2], values[0]))
+    single = [row for row in rows if row["series"] == "seed" and row["seed"] == "2"]
+    assert [float(row["env_steps"]) for row in single][:3] == [0, 1014, 2014]
+
+
+def test_over_seconds(two_recipes, tmp_path):
+    draw(two_recipes, tmp_path / "out", ("win_rate",), x="seconds")
+    line = [row for row in cells(tmp_path / "out", "win_rate") if row["series"] == "iqm"]
+    assert float(line[10]["seconds"]) == 20
+    assert not (tmp_path / "out/figures/losses.png").exists()
+
+
+def test_the_same_command_gives_the_same_figures(two_recipes, tmp_path):
+    draw(two_recipes, tmp_path / "a")
+    draw(two_recipes[::-1], tmp_path / "b")
+    for name in ("episode_return.svg", "episode_return.png", "episode_return.csv"):
+        first, again = (tmp_path / out / "figures" / name for out in "ab")
+        assert first.read_bytes() == again.read_bytes(), name
+
+
+def test_masked_and_published_tasks_never_share_a_panel(tmp_path):
+    published = agent(tmp_path / "published")
+    masked = agent(tmp_path / "masked", env_spec=spec(masked=True), recipe="lbf/8x8-2p-2f-coop+masked")
+    result = draw([published, masked], tmp_path / "out", ("episode_return", "losses"))
+    rows = cells(tmp_path / "out", "episode_return")
+    assert {(row["protocol"], row["recipe"]) for row in rows} == {
+        ("published protocol", "mmsa"),
+        ("masked actions", "mmsa"),
+    }
+    svg = (tmp_path / "out/figures/episode_return.svg").read_text()
+    assert "<!-- masked actions -->" in svg
+    assert "<!-- published protocol -->" in svg
+    table = (tmp_path / "out/table.md").read_text()
+    assert "| masked actions | mmsa | 1 |" in table
+    assert "| published protocol | mmsa | 1 |" in table
+    assert "all 2 tasks" not in table
+    assert "improvement" not in table
+    assert any("not comparable" in note for note in result.metrics["notes"])
+    assert sorted(path.name for path in (tmp_path / "out/figures").glob("losses*.png")) == [
+        "losses-1-lbf-8x8-2p-2f-coop-masked-actions.png",
+        "losses-2-lbf-8x8-2p-2f-coop-published-protocol.png",
+    ]
+
+
+def test_win_rates_are_pooled_over_tasks_with_seeds_stratified(tmp_path):
+    runs = [
+        agent(tmp_path / f"{task}{seed}", seed=seed, env_spec=spec(task), top=top)
+        for task, top in (("5x5-2p-1f-coop", 1.0), ("8x8-2p-2f-coop", 0.5))
+        for seed in range(2)
+    ]
+    draw(runs, tmp_path / "out", ())
+    (pooled,) = Artifact.open(tmp_path / "out", kind="report").json("report")["across_tasks"]
+    # No spread within a task: whatever seeds are drawn, two are of each.
+    assert pooled["win_rate"]["final"] == {"value": 0.75, "ci95": [0.75, 0.75]}
+    assert "| all 2 tasks | published protocol | mmsa | 4 |" in (tmp_path / "out/table.md").read_text()
+
+
+def test_a_family_without_success_has_no_win_rate(tmp_path):
+    draw([agent(tmp_path / "agent", env_spec=spec(success=False))], tmp_path / "out", ("win_rate",))
+    assert not (tmp_path / "out/figures/win_rate.png").exists()
+    assert "Win rate" not in (tmp_path / "out/table.md").read_text()
+
+
+def test_evaluations_get_wilson_intervals(tmp_path):
+    trained = agent(tmp_path / "agent")
+    tested = evaluation(tmp_path / "evaluation", trained, wins=5, episodes=10)
+    unknown = evaluation(tmp_path / "unknown", trained, wins=None, episodes=4)
+    draw([trained, tested, unknown], tmp_path / "out", ())
+    table = (tmp_path / "out/table.md").read_text()
+    assert f"| {Artifact.open(trained, kind='agent').manifest.id} | 10 | 0.500 (0.237 to 0.763) |" in table
+    assert "| 4 | – | 0.000 (0.000 to 0.000) |" in table
+
+
+def test_evaluations_alone_make_a_table(tmp_path):
+    tested = evaluation(tmp_path / "evaluation", agent(tmp_path / "agent"), wins=5, episodes=10)
+    result = draw([tested], tmp_path / "out")
+    assert result.metrics["figures"] == 0
+    assert "## Evaluations" in (tmp_path / "out/table.md").read_text()
+
+
+def test_unfinished_runs_are_drawn_and_named(tmp_path):
+    runs = [
+        agent(tmp_path / "done"),
+        agent(tmp_path / "going", seed=1, status="running", evaluations=6),
+        agent(tmp_path / "stopped", seed=2, status="interrupted", evaluations=6),
+    ]
+    result = draw(runs, tmp_path / "out")
+    notes = "\n".join(result.metrics["notes"])
+    assert "2 of 3 runs are not complete" in notes
+    assert "(running)" in notes
+    assert "(interrupted)" in notes
+    assert "5,007 to 10,000 env steps" in notes
+    table = (tmp_path / "out/table.md").read_text()
+    assert "2 of 3 runs are not complete" in table
+    assert "| 1 | running | 5,007 |" in table
+    line = [row for row in cells(tmp_path / "out", "episode_return") if row["series"] == "iqm"]
+    assert float(line[-1]["env_steps"]) == 5007  # where the first seed ends
+
+
+def test_a_single_evaluation_is_a_point(tmp_path):
+    draw([agent(tmp_path / str(seed), seed=seed, evaluations=1) for seed in range(2)], tmp_path / "out")
+    rows = cells(tmp_path / "out", "episode_return")
+    assert [row["series"] for row in rows] == ["iqm", "seed", "seed"]
+
+
+def test_seeds_without_a_common_range_are_drawn_without_iqm(tmp_path):
+    runs = [agent(tmp_path / str(seed), seed=seed, status="running", evaluations=4) for seed in range(2)]
+    for folder, keep in zip(runs, (slice(0, 2), slice(2, 4)), strict=True):
+        path = folder / "metrics/evaluation.jsonl"
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[keep]))
+    result = draw(runs, tmp_path / "out")
+    assert {row["series"] for row in cells(tmp_path / "out", "episode_return")} == {"seed"}
+    assert any("share no range" in note for note in result.metrics["notes"])
+
+
+def test_a_failed_run_is_refused(tmp_path):
+    with pytest.raises(ArtifactError, match="failed"):
+        draw([agent(tmp_path / "agent", status="failed")], tmp_path / "out")
+
+
+def test_a_run_given_twice_is_refused(tmp_path):
+    folder = agent(tmp_path / "agent")
+    with pytest.raises(UsageError, match="given twice"):
+        draw([folder, tmp_path / "agent" / ".." / "agent"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_same_seed_twice_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"/(agent|again): the same recipe and seed 0 as .*/(agent|again)"):
+        draw([agent(tmp_path / "agent"), agent(tmp_path / "again")], tmp_path / "out")
+
+
+def test_a_start_from_a_world_model_is_another_recipe(tmp_path):
+    first = agent(tmp_path / "first")
+    source = Artifact.open(first, kind="agent").as_input("world-model")
+    draw([first, agent(tmp_path / "second", inputs=[source])], tmp_path / "out")
+    assert {row["recipe"] for row in cells(tmp_path / "out", "episode_return")} == {
+        "mmsa",
+        "mmsa from world-model",
+    }
+
+
+def test_the_same_label_for_two_recipes_is_told_apart(tmp_path):
+    runs = [agent(tmp_path / "a"), agent(tmp_path / "b", overrides=("env.task=8x8-2p-2f-coop",))]
+    draw(runs, tmp_path / "out")
+    labels = {row["recipe"] for row in cells(tmp_path / "out", "episode_return")}
+    assert len(labels) == 2
+    assert all(label.startswith("mmsa #") for label in labels)
+
+
+def test_a_run_without_evaluation_says_to_train_longer(tmp_path):
+    with pytest.raises(ArtifactError) as caught:
+        draw([agent(tmp_path / "short", evaluations=0), agent(tmp_path / "good")], tmp_path / "out")
+    assert "short" in caught.value.what
+    assert "good" not in caught.value.what
+    assert "train longer" in caught.value.hint
+
+
+def test_no_run(tmp_path):
+    with pytest.raises(UsageError, match="no run"):
+        draw([], tmp_path / "out")
+
+
+def test_an_existing_folder_is_left_alone(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine.txt").write_text("mine")
+    with pytest.raises(RunExistsError):
+        draw([agent(tmp_path / "agent")], tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_a_damaged_stream_is_named(tmp_path):
+    folder = agent(tmp_path / "agent", status="running", evaluations=3)
+    path = folder / "metrics/evaluation.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[0], lines[2], lines[1]]))
+    with pytest.raises(ArtifactError, match=r"evaluation\.jsonl: damaged: env_steps falls from 2000 to 1000"):
+        draw([folder], tmp_path / "out")
+
+
+def test_foreign_text_is_text(tmp_path):
+    hostile = "=1+1|$x_2$ $<b>[a](b)"
+    folder = agent(tmp_path / "agent", overrides=(hostile,))
+    draw([folder], tmp_path / "out")
+    svg = (tmp_path / "out/figures/episode_return.svg").read_text()
+    assert "$x_2$" in svg  # the comment beside the drawn glyphs: read as text, not as math
+    assert "<b>" not in svg
+    assert r"mmsa =1+1\|\$x\_2\$ \$\<b\>\[a\](b)" in (tmp_path / "out/table.md").read_text()

@@ -1,0 +1,5 @@
+"""`python -m marl_sale_cli` is `marl-sale`."""
+
+from .app import main
+
+main()

@@ -1,0 +1,53 @@
+"""The arguments and options that commands share, and their common reading."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+RecipeName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        show_default=False,
+        help="Recipe name with overlays joined by +, or a path of a .yaml file; see `marl-sale recipes ls`.",
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change one key of the recipe, e.g. discount=0.95. Repeatable."
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        help="The artifact folder itself; new or empty. Default: below results/.",
+        show_default=False,
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of everything random.")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option(
+        "--device", metavar="auto|cpu|cuda", help="Where to compute; auto: cuda where there is one."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything, say what would be done, and write nothing.")
+]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Also write the metrics to DIR/tensorboard (needs the extra).")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing on stderr but errors.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def command_line() -> str:
+    """The command as typed, for the artifact's record."""
+    return shlex.join(["marl-sale", *sys.argv[1:]])

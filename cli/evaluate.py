@@ -1,0 +1,99 @@
+"""`marl-sale eval`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ._console import deliver, observing
+from ._errors import translated
+from ._options import Debug, Device, DryRun, Json, Out, Quiet, Seed, command_line
+
+
+def _checkpoint(value: str) -> str:
+    if value not in ("latest", "best") and not value.isdecimal():
+        raise typer.BadParameter(f"{value!r} is neither latest nor best nor a step.")
+    return value
+
+
+def _gif(value: Path | None) -> Path | None:
+    if value is not None and value.suffix.lower() != ".gif":
+        raise typer.BadParameter(f"only .gif is written; try {value.with_suffix('.gif')}")
+    return value
+
+
+@translated
+def evaluate(
+    agent: Annotated[
+        Path,
+        typer.Argument(
+            metavar="AGENT", help="Agent artifact written by `marl-sale train`.", show_default=False
+        ),
+    ],
+    episodes: Annotated[
+        int | None,
+        typer.Option(
+            "--episodes",
+            metavar="N",
+            min=1,
+            help="Episodes to play. Default: evaluation.episodes of the recipe.",
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        str,
+        typer.Option(
+            "--checkpoint",
+            callback=_checkpoint,
+            metavar="latest|best|STEP",
+            help="Which of the agent's checkpoints.",
+        ),
+    ] = "latest",
+    render: Annotated[
+        Path | None,
+        typer.Option(
+            "--render",
+            callback=_gif,
+            metavar="FILE.gif",
+            help="Also draw the first episode; needs no display.",
+        ),
+    ] = None,
+    out: Out = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Test agents on fixed seeds.
+
+    The episodes are greedy; every figure comes with its interval.
+
+    Reads: an agent artifact.
+
+    Writes: an evaluation artifact with one row per episode in episodes.jsonl; by default in
+    results/RECIPE/eval/.
+
+    Example: marl-sale eval agent --episodes 16 --out evaluation
+    """
+    from marl_sale.stages import evaluate as stage
+    from marl_sale.stages import folders, plan
+
+    folder = out or folders.default_eval_out(agent, seed, checkpoint, episodes)
+    if dry_run:
+        planned = plan.evaluate(agent, folder, device=device, episodes=episodes, checkpoint=checkpoint)
+        deliver(planned, as_json=as_json, quiet=quiet)
+        return
+    with observing(folder, quiet=quiet) as observer:
+        result = stage.run(
+            agent,
+            folder,
+            seed=seed,
+            device=device,
+            observer=observer,
+            command=command_line(),
+            episodes=episodes,
+            checkpoint=checkpoint,
+            render=render,
+        )
+    deliver(result, as_json=as_json, quiet=quiet)

@@ -1,0 +1,164 @@
+"""`marl-sale runs`: which artifacts there are, what they say, whether they are intact."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from marl_sale.errors import ArtifactError
+
+from ._console import complain, number, table
+from ._errors import translated
+from ._options import Debug, Json
+
+if TYPE_CHECKING:
+    from marl_sale.artifacts.manifest import Manifest
+    from marl_sale.artifacts.reader import Artifact
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="List, show and verify artifacts: the folders that the commands write.",
+)
+
+RunPath = Annotated[Path, typer.Argument(metavar="ARTIFACT", show_default=False, help="An artifact folder.")]
+
+
+@app.command("ls")
+@translated
+def ls(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="Where to look, at any depth.")] = Path(
+        "results"
+    ),
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List the artifacts below a folder.
+
+    Reads: their manifests. Writes: nothing. A damaged one is listed as such; `runs show` says why.
+
+    Example: marl-sale runs ls .
+    """
+    from marl_sale.artifacts.manifest import read_manifest
+    from marl_sale.artifacts.reader import find_artifacts
+
+    rows: list[dict[str, str | int | float | None]] = []
+    for path in find_artifacts(root):
+        try:
+            rows.append(_summary(path, read_manifest(path)[0]))
+        except ArtifactError:
+            rows.append(dict.fromkeys(_COLUMNS) | {"status": "damaged", "path": str(path)})
+    if as_json:
+        typer.echo(json.dumps(rows))
+    elif rows:
+        now = datetime.now(UTC)
+        shown = [
+            (*map(_cell, list(row.values())[:-2]), _age(row["updated"], now), row["path"]) for row in rows
+        ]
+        typer.echo(table(shown, heading=("kind", "status", "recipe", "seed", "env steps", "age", "path")))
+    else:
+        complain(f"no artifact below {root}")
+
+
+@app.command("show")
+@translated
+def show(path: RunPath, as_json: Json = False, debug: Debug = False) -> None:
+    """Show what an artifact is, from what and with what it was made.
+
+    Reads: its manifest and those of its checkpoints. Writes: nothing.
+
+    Example: marl-sale runs show agent
+    """
+    artifact = _open(path)
+    if as_json:
+        typer.echo(artifact.manifest.model_dump_json())
+    else:
+        typer.echo(table(_lines(artifact)))
+
+
+@app.command("verify")
+@translated
+def verify(path: RunPath, debug: Debug = False) -> None:
+    """Check every file of an artifact against its hash.
+
+    Reads: the whole artifact. Writes: nothing. Exit code 3 when anything is missing, changed or added.
+
+    Example: marl-sale runs verify agent
+    """
+    artifact = _open(path)
+    if problems := artifact.verify():
+        raise ArtifactError("\n".join(problems), "Do not use it; make it again.")
+    complain(f"{artifact.manifest.kind}: {artifact.manifest.status}, every file is as listed")
+    typer.echo(str(path))
+
+
+_COLUMNS = ("kind", "status", "recipe", "seed", "env_steps", "updated", "path")
+
+
+def _summary(path: Path, manifest: "Manifest") -> dict[str, str | int | float | None]:
+    steps = manifest.counters.get("env_steps")
+    values = (
+        manifest.kind,
+        manifest.status,
+        manifest.recipe,
+        manifest.seed,
+        steps,
+        manifest.updated,
+        str(path),
+    )
+    return dict(zip(_COLUMNS, values, strict=True))
+
+
+def _cell(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value) if value is not None else "-"
+
+
+def _age(updated: object, now: datetime) -> str:
+    """`5 min`, `3 h`, `2 d`: since the last change."""
+    if not isinstance(updated, str):
+        return "-"
+    minutes = int((now - datetime.fromisoformat(updated)).total_seconds() // 60)
+    return (
+        f"{minutes} min"
+        if minutes < 60
+        else f"{minutes // 60} h"
+        if minutes < 2880
+        else f"{minutes // 1440} d"
+    )
+
+
+def _open(path: Path) -> "Artifact":
+    """An artifact of any kind, in any state."""
+    from marl_sale.artifacts.manifest import Kind, Status
+    from marl_sale.artifacts.reader import Artifact
+
+    return Artifact.open(path, kind=get_args(Kind), status=get_args(Status))
+
+
+def _lines(artifact: "Artifact") -> Iterator[tuple[str, str]]:
+    """Name and value of everything the manifest says, checkpoints included."""
+    manifest = artifact.manifest
+    for name in ("kind", "status", "id", "recipe", "seed", "fingerprint", "created", "updated", "device"):
+        yield name, str(getattr(manifest, name) if getattr(manifest, name) is not None else "-")
+    for override in manifest.overrides:
+        yield "override", override
+    if manifest.git is not None:
+        yield "commit", manifest.git.commit + (" with local changes" if manifest.git.dirty else "")
+    for role in manifest.inputs:
+        yield f"input {role.role}", f"{role.id}  {role.path or ''}".rstrip()
+    for prefix, values in (
+        ("", manifest.counters),
+        ("env ", manifest.env_spec or {}),
+        ("version ", manifest.versions),
+    ):
+        for name, value in values.items():
+            yield f"{prefix}{name}", number(value)
+    for step in artifact.checkpoints():
+        score = artifact.checkpoint(step).score
+        yield f"checkpoint {step}", "not scored" if score is None else f"score {number(score)}"
+    yield "files", f"{len(manifest.files)}, {sum(f.bytes for f in manifest.files.values()):,} bytes"
+    for note in manifest.notes:
+        yield "note", note

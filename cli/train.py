@@ -1,0 +1,80 @@
+"""`marl-sale train`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ._console import deliver, observing
+from ._errors import translated
+from ._options import (
+    Debug,
+    Device,
+    DryRun,
+    Json,
+    Out,
+    Overrides,
+    Quiet,
+    RecipeName,
+    Seed,
+    TensorBoard,
+    command_line,
+)
+
+
+@translated
+def train(
+    recipe: RecipeName,
+    world_model: Annotated[
+        Path | None,
+        typer.Option("--world-model", metavar="ARTIFACT", help="Start from this pre-trained world model."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in the output folder.")
+    ] = False,
+    out: Out = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    overrides: Overrides = None,
+    as_json: Json = False,
+    dry_run: DryRun = False,
+    tensorboard: TensorBoard = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train agents.
+
+    Without a pre-trained world model, it is learned jointly from the start.
+
+    Reads: a recipe; with --world-model a world-model artifact of the same task; with --resume the unfinished
+    agent artifact in the output folder.
+
+    Writes: an agent artifact, for `marl-sale eval` and `marl-sale plot`, with its latest and best checkpoints
+    and its learning curves; by default in results/RECIPE/train/.
+
+    Example: marl-sale train tiny/match+tiny --world-model wm --out agent
+    """
+    from marl_sale.config.recipe import load_recipe
+    from marl_sale.stages import folders, plan
+    from marl_sale.stages import train as stage
+
+    resolved = load_recipe(recipe, overrides or ())
+    folder = out or folders.default_out(resolved, "train", seed)
+    if dry_run:
+        planned = plan.train(
+            resolved, folder, seed=seed, device=device, world_model=world_model, resume=resume
+        )
+        deliver(planned, as_json=as_json, quiet=quiet)
+        return
+    with observing(folder, quiet=quiet, tensorboard=tensorboard) as observer:
+        result = stage.run(
+            resolved,
+            folder,
+            seed=seed,
+            device=device,
+            observer=observer,
+            command=command_line(),
+            world_model=world_model,
+            resume=resume,
+        )
+    deliver(result, as_json=as_json, quiet=quiet)

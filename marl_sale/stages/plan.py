@@ -1,0 +1,182 @@
+"""What a stage would do, without doing it: the checks it makes first, and what it will cost.
+
+Each function mirrors the `run` of its stage, raises what that would raise before it starts, and writes
+nothing. Counts that depend on how long episodes turn out to be are bounds, and their names say so.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from marl_sale.algorithms._load import build, build_pretraining
+from marl_sale.algorithms.mmsa import Mmsa
+from marl_sale.analysis import runs as analysis
+from marl_sale.artifacts.manifest import differences, read_manifest
+from marl_sale.artifacts.reader import Artifact
+from marl_sale.config.recipe import Recipe
+from marl_sale.data.replay import replay_bytes
+from marl_sale.envs._load import describe
+from marl_sale.errors import ArtifactError, RunExistsError, UsageError
+from marl_sale.spec import EnvSpec
+from marl_sale.stages._artifacts import load_policy, recipe_of, require_same_task
+from marl_sale.stages._machine import choose_device
+from marl_sale.stages.folders import finished_seconds
+from marl_sale.stages.result import StageResult
+from marl_sale.stages.train import load_world_model
+
+
+def pretrain_wm(
+    recipe: Recipe,
+    out: Path,
+    *,
+    device: str,
+    policy: Path | None = None,
+    dataset: Path | None = None,
+    save_dataset: Path | None = None,
+) -> StageResult:
+    """Plan of `pretrain-wm`."""
+    config = recipe.config
+    if config.algorithm != "mmsa" or not (config.world_model.enabled or config.sale.enabled):
+        raise UsageError(
+            f"{recipe.name}: has neither world model nor SALE, so there is nothing to pre-train",
+            "use the mmsa recipe of the task",
+        )
+    if policy is not None and dataset is not None:
+        raise UsageError("--policy and --dataset exclude each other: a dataset is not gathered again")
+    where, spec = choose_device(device, config.train.threads), describe(config.env)
+    episodes = config.pretrain.episodes
+    if policy is not None:
+        agent = Artifact.open(policy, kind="agent")
+        require_same_task(agent, spec)
+        load_policy(agent.checkpoint("latest"), recipe_of(agent).config, spec)
+    if dataset is not None:
+        stored = Artifact.open(dataset, kind="dataset")
+        require_same_task(stored, spec)
+        episodes = int(stored.manifest.counters["episodes"])
+    for folder in (out, save_dataset):
+        _require_vacant(folder)
+    fitted = episodes - min(max(1, round(config.pretrain.holdout * episodes)), episodes - 1)
+    batches = math.ceil(fitted / config.replay.batch_episodes)
+    return _plan(
+        out,
+        "world-model",
+        spec,
+        device=str(where),
+        parameters=build_pretraining(config, spec).parameter_count(),
+        replay_bytes=replay_bytes(spec, episodes),
+        episodes=episodes,
+        env_steps_at_most=0 if dataset is not None else episodes * spec.episode_limit,
+        epochs_at_most=config.pretrain.max_epochs,
+        updates_at_most=config.pretrain.max_epochs * batches,
+        expected_seconds=finished_seconds(recipe, "pretrain-wm", "world-model"),
+    )
+
+
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    seed: int,
+    device: str,
+    world_model: Path | None = None,
+    resume: bool = False,
+) -> StageResult:
+    """Plan of `train`; a resumed run's counts are those of the whole run."""
+    config = recipe.config
+    where, spec = choose_device(device, config.train.threads), describe(config.env)
+    algorithm = build(config, spec)
+    if world_model is not None:
+        load_world_model(world_model, algorithm)
+    if resume:
+        _require_resumable(out, {"fingerprint": recipe.fingerprint, "seed": seed, "env_spec": spec.to_dict()})
+    else:
+        _require_vacant(out)
+    steps, size = config.train.env_steps, config.replay.batch_episodes
+    rounds = math.ceil(steps / (config.train.num_envs * spec.episode_limit))
+    earning = max(0, rounds * config.train.num_envs - size + 1)
+    updates = int(config.train.updates_per_episode * earning)
+    length = algorithm.imagination_length if isinstance(algorithm, Mmsa) else 0
+    return _plan(
+        out,
+        "agent",
+        spec,
+        device=str(where),
+        parameters=algorithm.parameter_count(),
+        replay_bytes=replay_bytes(spec, config.replay.capacity_episodes),
+        env_steps=steps,
+        episodes_at_least=rounds * config.train.num_envs,
+        updates_at_least=updates,
+        imagined_steps_at_least=updates * size * (spec.episode_limit + 1) * length,
+        evaluations=1 + math.ceil(steps / config.evaluation.period),
+        evaluation_episodes=config.evaluation.episodes,
+        expected_seconds=finished_seconds(recipe, "train", "agent"),
+    )
+
+
+def evaluate(
+    agent: Path, out: Path, *, device: str, episodes: int | None = None, checkpoint: str = "latest"
+) -> StageResult:
+    """Plan of `eval`."""
+    artifact = Artifact.open(agent, kind="agent", status=("complete", "interrupted", "running"))
+    config = recipe_of(artifact).config
+    where, spec = choose_device(device, config.train.threads), describe(config.env)
+    chosen = artifact.checkpoint(
+        "latest" if checkpoint == "latest" else "best" if checkpoint == "best" else int(checkpoint)
+    )
+    require_same_task(artifact, spec)
+    policy = load_policy(chosen, config, spec)
+    _require_vacant(out)
+    count = episodes or config.evaluation.episodes
+    return _plan(
+        out,
+        "evaluation",
+        spec,
+        device=str(where),
+        parameters=sum(weight.numel() for weight in policy.parameters()),
+        checkpoint=chosen.step,
+        episodes=count,
+        env_steps_at_most=count * spec.episode_limit,
+    )
+
+
+def plot(runs: Sequence[Path], out: Path) -> StageResult:
+    """Plan of `plot`."""
+    agents, evaluations = analysis.read(runs)
+    groups = analysis.group(agents)
+    _require_vacant(out)
+    lines = [
+        f"{group.task.name}: {group.label}, seeds {', '.join(str(run.seed) for run in group.runs)}"
+        for group in groups
+    ]
+    counts = {"runs": len(agents), "evaluations": len(evaluations), "groups": lines}
+    return StageResult(out, "report", "dry-run", counts)
+
+
+def _plan(out: Path, kind: str, spec: EnvSpec, **figures: Any) -> StageResult:
+    task = {
+        "task": f"{spec.family}/{spec.task}",
+        "agents": spec.n_agents,
+        "episode_limit": spec.episode_limit,
+    }
+    return StageResult(out, kind, "dry-run", {**task, **figures})
+
+
+def _require_vacant(out: Path | None) -> None:
+    if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise RunExistsError(
+            f"{out}: not empty; nothing in it was touched",
+            "choose another folder with --out, or continue the run in it with --resume (train)",
+        )
+
+
+def _require_resumable(out: Path, expected: Mapping[str, Any]) -> None:
+    manifest, _ = read_manifest(out)
+    found = {"kind": manifest.kind} | {name: getattr(manifest, name) for name in expected}
+    if problems := differences(found, {"kind": "agent", **expected}):
+        raise ArtifactError(
+            "\n".join([f"{out}: another run than the one asked for:", *problems]),
+            "resume it with the recipe in its config.yaml and its seed, or start a new run with --out",
+        )
+    if manifest.status == "complete":
+        raise RunExistsError(f"{out}: this run is complete", "start a new run with --out")

@@ -285,7 +285,8 @@ def test_leaving_without_saying_how_it_ended_is_a_failure(start: Start) -> None:
 
 def test_the_first_error_is_the_one_that_is_seen(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     run = start()
-    run.metrics("train", ["a"])
+    for stream in ("train", "evaluation"):
+        run.metrics(stream, ["a"])
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "")

@@ -1,9 +1,10 @@
 """How a stage tells what it does: stages call an observer, and never print, log or draw themselves."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Receives the progress of one stage."""
 

@@ -3,7 +3,7 @@
 Values live in recipes, meanings beside them in `recipes/base.yaml`; there are no defaults here.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -135,7 +135,7 @@ class Config(Section):
     evaluation: Evaluation
 
     @model_validator(mode="after")
-    def _sections_fit(self) -> Self:
+    def _sections_fit(self) -> "Config":
         imagines = self.world_model.enabled and self.world_model.imagination_length > 0
         problems = []  # each names its keys in full: messages add where they were given
         if self.exploration.finish > self.exploration.start:

@@ -6,7 +6,7 @@ noise is drawn from a stream of its own, so that it can be played again.
 
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from marl_sale.seeding import numpy_generator
 from marl_sale.spec import EnvSpec, Observation, VectorEnv
 
 
+@runtime_checkable
 class Policy(Protocol):
     """Individual action values from each agent's own history."""
 

@@ -11,11 +11,14 @@ from marl_sale.spec import EnvSpec
 
 @dataclass(frozen=True)
 class Episodes:
-    """B episodes; entry t of an episode is real while t < length (observations: t ≤ length)."""
+    """B episodes; entry t of an episode is real while t < length (observations: t ≤ length).
 
-    obs: Float[Tensor, "batch time+1 agents obs"]
-    state: Float[Tensor, "batch time+1 state"]
-    avail_actions: Bool[Tensor, "batch time+1 agents actions"]
+    `times` is `time` + 1: every episode ends with an observation.
+    """
+
+    obs: Float[Tensor, "batch times agents obs"]
+    state: Float[Tensor, "batch times state"]
+    avail_actions: Bool[Tensor, "batch times agents actions"]
     actions: Int64[Tensor, "batch time agents"]
     reward: Float[Tensor, "batch time"]
     terminated: Bool[Tensor, " batch"]
@@ -96,7 +99,7 @@ class Episodes:
             getattr(episodes, name)[steps] = tensors[name]
         return episodes
 
-    def _real(self) -> tuple[Bool[Tensor, "batch time"], Bool[Tensor, "batch time+1"]]:
+    def _real(self) -> tuple[Bool[Tensor, "batch time"], Bool[Tensor, "batch times"]]:
         times = torch.arange(self.obs.shape[1])
         length = self.length.unsqueeze(1)
         return times[:-1] < length, times <= length

@@ -66,8 +66,8 @@ def standard_kl(p: Gaussian) -> Float[Tensor, ""]:
 
 
 def inverse_dynamics_loss(
-    pred_z: Float[Tensor, "*rows dim"],
-    z: Float[Tensor, "*rows dim"],
+    pred_z: Float[Tensor, "*rows agents dim"],
+    z: Float[Tensor, "*rows agents dim"],
     action_logits: Float[Tensor, "*rows agents actions"],
     actions: Int64[Tensor, "*rows agents"],
 ) -> Float[Tensor, ""]:

@@ -12,11 +12,11 @@ def greedy_actions(
 
 
 def td_target(
-    reward: Float[Tensor, "*rows"],
-    terminated: Bool[Tensor, "*rows"],
-    target_next_q_tot: Float[Tensor, "*rows"],
+    reward: Float[Tensor, "*#rows"],
+    terminated: Bool[Tensor, "*#rows"],
+    target_next_q_tot: Float[Tensor, "*#rows"],
     discount: float,
-) -> Float[Tensor, "*rows"]:
+) -> Float[Tensor, "*#rows"]:
     """E8: y_t = r_t + γ (1 − terminated_t) Q̄_tot(s_{t+1}, …); never carries a gradient.
 
     By hand: r = 1, γ = 0.9, Q̄ = 2 → 2.8; terminated → 1.

@@ -18,6 +18,7 @@ from marl_sale.data.batch import Batch
 from marl_sale.functional import elbo
 from marl_sale.functional.embed import sale_loss
 from marl_sale.imagination import imagine
+from marl_sale.nn.agent import Choice
 from marl_sale.nn.sale import Sale
 from marl_sale.nn.world_model import RolloutEncoder, WorldModel
 from marl_sale.spec import EnvSpec
@@ -104,11 +105,11 @@ class Mmsa(Qmix):
         h, target_h = self.unroll(batch)
         losses = self.representation_losses(batch, h, target_h)  # E1 … E7
 
-        greedy = self.agent.greedy(h, batch.avail_actions)
-        zeta = self.imagine(h, target_h, greedy)
+        greedy = self.agent.choose(h, batch.avail_actions)
+        zeta = self.imagine(target_h, greedy)
         context = self.context(batch, zeta, self.fixed_state_sale)
         target_context = self.context(batch, zeta, self.target_state_sale)
-        losses["td"] = self.td(batch, h, target_h, greedy, context, target_context)  # E8, E9
+        losses["td"] = self.td(batch, h, target_h, greedy.actions, context, target_context)  # E8, E9
         return losses
 
     def representation_losses(
@@ -121,11 +122,11 @@ class Mmsa(Qmix):
         h, losses = h.detach(), {}
         if self.sale is not None:
             z_s = self.sale.f(h)
-            pred_next_z = self.sale.g(batch.now(z_s), batch.actions.unsqueeze(-1))
+            pred_next_z = self.sale.g(batch.now(z_s), batch.actions.unsqueeze(-1)).value()
             losses["sale"] = sale_loss(pred_next_z, batch.next(z_s))  # E2
         if self.state_sale is not None:
             z_s = self.state_sale.f(batch.state)
-            pred_next_z = self.state_sale.g(batch.now(z_s), batch.actions)
+            pred_next_z = self.state_sale.g(batch.now(z_s), batch.actions).value()
             losses["sale_global"] = sale_loss(pred_next_z, batch.next(z_s))  # E2, on the state
         if self.world_model is None:
             return losses
@@ -150,12 +151,12 @@ class Mmsa(Qmix):
         losses["inv"] = elbo.inverse_dynamics_loss(pred_z, batch.now(z), action_logits, batch.actions)  # E7
         return losses
 
-    def imagine(self, h: Tensor, target_h: Tensor, greedy: Tensor) -> Float[Tensor, "rows zeta"] | None:
+    def imagine(self, target_h: Tensor, greedy: Choice) -> Float[Tensor, "rows zeta"] | None:
         """ζ: the encoded roll-out imagined from every row (None: no imagination)."""
         if self.world_model is None or self.rollout_encoder is None:
             return None
         z = self.world_model.posterior(target_h).mean
-        latents = imagine(self.world_model, self.agent, z, h.detach(), greedy, self.imagination_length)
+        latents = imagine(self.world_model, self.agent, z, greedy, self.imagination_length)
         encoded: Tensor = self.rollout_encoder(latents)
         return encoded
 

@@ -48,8 +48,8 @@ class Qmix(Algorithm):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         h, target_h = self.unroll(batch)
-        greedy = self.agent.greedy(h, batch.avail_actions)
-        return {"td": self.td(batch, h, target_h, greedy, batch.state, batch.state)}
+        greedy = self.agent.choose(h, batch.avail_actions)
+        return {"td": self.td(batch, h, target_h, greedy.actions, batch.state, batch.state)}
 
     def unroll(
         self, batch: Batch
@@ -82,7 +82,7 @@ class Qmix(Algorithm):
                 self.config.discount,
             )
             self.note_targets(y)
-        return td_loss(q_tot, y.expand_as(q_tot))
+        return td_loss(q_tot, y)
 
     def limit_target_values(self, target_next_q_tot: Tensor) -> Tensor:
         """Bootstrapped values as they enter E8; plain value decomposition does not limit them."""

@@ -1,6 +1,6 @@
 """The agents' network: what is executed, and nothing else. Shared by all agents."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -118,19 +118,33 @@ class Agent(nn.Module):
         return self.head.taken(h, z_s, z_sa, actions)
 
     @torch.no_grad()
-    def greedy(
+    def choose(
         self,
-        h: Float[Tensor, "*rows agents hidden"],
-        avail_actions: Bool[Tensor, "*rows agents actions"],
-    ) -> Int64[Tensor, "*rows agents"]:
-        """Best available action of each agent.
+        h: Float[Tensor, "rows agents hidden"],
+        avail_actions: Bool[Tensor, "rows agents actions"],
+    ) -> "Choice":
+        """Best available action of each agent, with its embedding.
 
         Works through blocks that stay in the processor's cache: each row becomes A rows inside the head.
         """
-        n_actions = avail_actions.shape[-1]
-        block = max(1, ROWS_IN_CACHE // (n_actions * h.shape[-2]))
-        blocks = zip(h.split(block), avail_actions.split(block), strict=True)
-        return torch.cat([greedy_actions(self.q_every(h_), avail) for h_, avail in blocks])
+        block = max(1, ROWS_IN_CACHE // avail_actions[0].numel())
+        choices = [
+            self._choose(h_, avail)
+            for h_, avail in zip(h.split(block), avail_actions.split(block), strict=True)
+        ]
+        actions = torch.cat([choice.actions for choice in choices])
+        if self.sale is None:
+            return Choice(actions, None)
+        return Choice(actions, torch.cat([choice.z_sa for choice in choices if choice.z_sa is not None]))
+
+    def _choose(self, h: Tensor, avail_actions: Tensor) -> "Choice":
+        if isinstance(self.head, LinearHead):
+            return Choice(greedy_actions(self.head.every(h), avail_actions), None)
+        assert self.sale is not None
+        z_s = self.sale.f(h)
+        z_sa = self.sale.g_every(z_s)
+        actions = greedy_actions(self.head.every(h, z_s, z_sa), avail_actions)
+        return Choice(actions, z_sa.of(actions).value())
 
     def initial_memory(self, num_envs: int) -> Float[Tensor, "envs agents hidden"]:
         """Recurrent states before the first observation."""
@@ -155,4 +169,11 @@ class Agent(nn.Module):
         """State-action embedding of the actions taken, as the world model reads it (None: no SALE)."""
         if self.sale is None:
             return None
-        return self.sale.g(self.sale.f(h), actions.unsqueeze(-1))
+        return self.sale.g(self.sale.f(h), actions.unsqueeze(-1)).value()
+
+
+class Choice(NamedTuple):
+    """Greedy actions, and their state-action embeddings (None: no SALE)."""
+
+    actions: Int64[Tensor, "rows agents"]
+    z_sa: Float[Tensor, "rows agents dim"] | None

@@ -1,5 +1,7 @@
 """State-action learned embeddings (SALE), on the agents' recurrent states and on the global state."""
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -7,6 +9,35 @@ from torch import Tensor, nn
 from marl_sale.functional.activations import Elu, elu
 from marl_sale.functional.embed import avg_l1_norm
 from marl_sale.nn.mlp import SplitLinear, mlp
+
+
+class ActionEmbedding(NamedTuple):
+    """z_sa = features · weight + bias, not yet multiplied out.
+
+    z_sa enters every head linearly, so `weight` can be multiplied with the head's matrix once, instead of
+    with the features of every action.
+    """
+
+    features: Float[Tensor, "*rows hidden"]
+    weight: Float[Tensor, "hidden dim"]
+    bias: Float[Tensor, " dim"]
+
+    def value(self) -> Float[Tensor, "*rows dim"]:
+        """z_sa."""
+        return self.features @ self.weight + self.bias
+
+    def through(self, matrix: Float[Tensor, "dim out"]) -> Float[Tensor, "*rows out"]:
+        """z_sa · matrix."""
+        return (self.features @ (self.weight @ matrix)).add_(self.bias @ matrix)
+
+    def dot(self, v: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:
+        """z_sa · v; the rows of `v` may be broadcast over those of the features."""
+        return (self.features * (v @ self.weight.t())).sum(-1) + v @ self.bias
+
+    def of(self, actions: Int64[Tensor, "*rows"]) -> "ActionEmbedding":
+        """The embedding of one action out of every action."""
+        index = actions[..., None, None].expand(*actions.shape, 1, self.features.shape[-1])
+        return self._replace(features=self.features.gather(-2, index).squeeze(-2))
 
 
 class Sale(nn.Module):
@@ -20,7 +51,8 @@ class Sale(nn.Module):
         super().__init__()
         self.encoder = mlp([in_size, hidden_size, hidden_size, size], Elu)
         self.action_input = SplitLinear([size, n_choices * n_actions], hidden_size)
-        self.action_encoder = mlp([hidden_size, hidden_size, size], Elu)
+        self.action_hidden = nn.Linear(hidden_size, hidden_size)
+        self.action_output = nn.Linear(hidden_size, size)
         self.register_buffer("offsets", torch.arange(n_choices) * n_actions, persistent=False)
         self.offsets: Tensor
 
@@ -28,19 +60,16 @@ class Sale(nn.Module):
         """z_s."""
         return avg_l1_norm(self.encoder(x))
 
-    def g(
-        self, z_s: Float[Tensor, "*rows dim"], actions: Int64[Tensor, "*rows choices"]
-    ) -> Float[Tensor, "*rows dim"]:
+    def g(self, z_s: Float[Tensor, "*rows dim"], actions: Int64[Tensor, "*rows choices"]) -> ActionEmbedding:
         """z_sa of the actions taken."""
         of_actions = self.action_input.one_hot(1, actions + self.offsets).sum(-2)
-        first = self.action_input.dense(0, z_s) + of_actions + self.action_input.bias
-        return self._after_first(first)
+        return self._after_first(self.action_input.dense(0, z_s).add_(self.action_input.bias) + of_actions)
 
-    def g_every(self, z_s: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows actions dim"]:
-        """z_sa of every action of a single choice."""
-        of_state = self.action_input.dense(0, z_s) + self.action_input.bias
+    def g_every(self, z_s: Float[Tensor, "*rows dim"]) -> ActionEmbedding:
+        """z_sa of every action of a single choice: features [*rows, actions, hidden]."""
+        of_state = self.action_input.dense(0, z_s).add_(self.action_input.bias)
         return self._after_first(of_state.unsqueeze(-2) + self.action_input.every(1))
 
-    def _after_first(self, first: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows dim"]:
-        encoded: Tensor = self.action_encoder(elu(first))
-        return encoded
+    def _after_first(self, first: Float[Tensor, "*rows hidden"]) -> ActionEmbedding:
+        features = elu(self.action_hidden(elu(first)))
+        return ActionEmbedding(features, self.action_output.weight.t(), self.action_output.bias)

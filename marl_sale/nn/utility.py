@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from marl_sale.functional.activations import Elu, elu
 from marl_sale.functional.embed import avg_l1_norm
 from marl_sale.nn.mlp import SplitLinear, mlp
+from marl_sale.nn.sale import ActionEmbedding
 
 
 class LinearHead(nn.Module):
@@ -37,28 +38,28 @@ class SaleHead(nn.Module):
         self.rest = mlp([hidden_size, hidden_size, 1], Elu)
 
     def every(
-        self,
-        h: Float[Tensor, "*rows hidden"],
-        z_s: Float[Tensor, "*rows dim"],
-        z_sa: Float[Tensor, "*rows actions dim"],
+        self, h: Float[Tensor, "*rows hidden"], z_s: Float[Tensor, "*rows dim"], z_sa: ActionEmbedding
     ) -> Float[Tensor, "*rows actions"]:
         """Values of every action."""
-        inner = (self.inner.dense(0, h) + self.inner.bias).unsqueeze(-2) + self.inner.every(1)
-        return self._value(inner, self.first.dense(1, z_s).unsqueeze(-2), z_sa)
+        inner = self.inner.dense(0, h).add_(self.inner.bias).unsqueeze(-2) + self.inner.every(1)
+        return self._value(inner, self._of_z_s(z_s).unsqueeze(-2), z_sa)
 
     def taken(
         self,
         h: Float[Tensor, "*rows hidden"],
         z_s: Float[Tensor, "*rows dim"],
-        z_sa: Float[Tensor, "*rows dim"],
+        z_sa: ActionEmbedding,
         actions: Int64[Tensor, "*rows"],
     ) -> Float[Tensor, "*rows"]:
         """Value of one action, at 1/A of the cost of `every`."""
-        inner = self.inner.dense(0, h) + self.inner.one_hot(1, actions) + self.inner.bias
-        return self._value(inner, self.first.dense(1, z_s), z_sa)
+        inner = self.inner.dense(0, h).add_(self.inner.bias) + self.inner.one_hot(1, actions)
+        return self._value(inner, self._of_z_s(z_s), z_sa)
 
-    def _value(self, inner: Tensor, of_z_s: Tensor, z_sa: Tensor) -> Tensor:
-        first = self.first.dense(0, avg_l1_norm(inner)) + of_z_s + self.first.dense(2, z_sa) + self.first.bias
+    def _of_z_s(self, z_s: Tensor) -> Tensor:
+        return self.first.dense(1, z_s).add_(self.first.bias)
+
+    def _value(self, inner: Tensor, of_z_s: Tensor, z_sa: ActionEmbedding) -> Tensor:
+        first = self.first.dense(0, avg_l1_norm(inner)).add_(of_z_s).add_(z_sa.through(self.first.every(2)))
         value: Tensor = self.rest(elu(first)).squeeze(-1)
         return value
 
@@ -72,24 +73,21 @@ class BilinearHead(nn.Module):
         self.v = SplitLinear([hidden_size, sale_size], sale_size)
 
     def every(
-        self,
-        h: Float[Tensor, "*rows hidden"],
-        z_s: Float[Tensor, "*rows dim"],
-        z_sa: Float[Tensor, "*rows actions dim"],
+        self, h: Float[Tensor, "*rows hidden"], z_s: Float[Tensor, "*rows dim"], z_sa: ActionEmbedding
     ) -> Float[Tensor, "*rows actions"]:
         """Values of every action."""
-        return self._u(h, z_s) + (z_sa @ self._v(h, z_s).unsqueeze(-1)).squeeze(-1)
+        return self._u(h, z_s) + z_sa.dot(self._v(h, z_s).unsqueeze(-2))
 
     def taken(
         self,
         h: Float[Tensor, "*rows hidden"],
         z_s: Float[Tensor, "*rows dim"],
-        z_sa: Float[Tensor, "*rows dim"],
+        z_sa: ActionEmbedding,
         actions: Int64[Tensor, "*rows"],
     ) -> Float[Tensor, "*rows"]:
         """Value of one action."""
         u = self._u(h, z_s).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-        return u + (z_sa * self._v(h, z_s)).sum(-1)
+        return u + z_sa.dot(self._v(h, z_s))
 
     def _u(self, h: Tensor, z_s: Tensor) -> Tensor:
         return self.u.dense(0, h) + self.u.dense(1, z_s) + self.u.bias

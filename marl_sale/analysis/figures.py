@@ -84,6 +84,8 @@ class Panel:
     lines: Sequence[Line]
     y_range: tuple[float, float] | None = None
     """Fixed limits, for a proportion; None: as the data need."""
+    decades: bool = False
+    """Whether the y axis may be logarithmic, which it is where the values are positive and span decades."""
 
 
 def draw(panels: Sequence[Panel], x: XAxis, *, columns: int, title: str = "") -> Figure:
@@ -199,7 +201,7 @@ def _draw_panel(axes: Axes, panel: Panel, divisor: float) -> None:
         low, high = panel.y_range
         margin = 0.03 * (high - low)
         axes.set_ylim(low - margin, high + margin)
-    elif _spans_decades(panel):
+    elif panel.decades and _spans_decades(panel):
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(numticks=6))
         axes.yaxis.set_major_formatter(FuncFormatter(short_number))

@@ -89,7 +89,10 @@ class EvaluationRun:
     id: str
     agent: str
     """Id of the agent artifact."""
-    seed: int
+    checkpoint: int
+    """Env steps the agent had been trained for."""
+    bank: int
+    """Bank of evaluation seeds; 0 is the standard one."""
     recipe: str
     task: Task
     returns: Float64[np.ndarray, " episodes"]
@@ -239,12 +242,13 @@ def _stream(artifact: Artifact, name: str) -> Rows:
 
 
 def _evaluation_run(artifact: Artifact) -> EvaluationRun:
-    rows = artifact.rows("episodes")
+    rows, summary = artifact.rows("episodes"), artifact.json("report")
     try:
+        checkpoint = _typed(summary["checkpoint"], int)
         returns = np.array([float(_typed(row["episode_return"], int | float)) for row in rows])
         wins = [row["success"] for row in rows]
     except (KeyError, TypeError) as error:
-        raise ArtifactError(f"{artifact.path}/episodes.jsonl: damaged: {error}") from None
+        raise ArtifactError(f"{artifact.path}: damaged: {error}") from None
     if not rows:
         raise ArtifactError(f"{artifact.path}: no episode in it", "make it again: marl-sale eval")
     agents = [entry.id for entry in artifact.manifest.inputs if entry.role == "agent"]
@@ -253,7 +257,8 @@ def _evaluation_run(artifact: Artifact) -> EvaluationRun:
     return EvaluationRun(
         id=artifact.manifest.id,
         agent=agents[0] if agents else "",
-        seed=artifact.manifest.seed,
+        checkpoint=checkpoint,
+        bank=artifact.manifest.seed,
         recipe=recipe,
         task=_task(artifact),
         returns=returns,

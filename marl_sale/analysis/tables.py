@@ -132,10 +132,26 @@ def markdown(content: Mapping[str, Any], notes: Sequence[str]) -> str:
     )
     parts += _section(
         "Evaluations",
-        ("Task", "Protocol", "Recipe", "Agent", "Episodes", "Win rate", "Episode return"),
+        (
+            "Task",
+            "Protocol",
+            "Recipe",
+            "Agent",
+            "Checkpoint",
+            "Seed bank",
+            "Episodes",
+            "Win rate",
+            "Episode return",
+        ),
         [
             (
-                *(*_where(entry), entry["agent"], entry["episodes"]),
+                *(
+                    *_where(entry),
+                    entry["agent"],
+                    f"{entry['checkpoint']:,}",
+                    entry["bank"],
+                    entry["episodes"],
+                ),
                 *(_shown(entry["win_rate"]), _shown(entry["episode_return"])),
             )
             for entry in content["evaluations"]
@@ -243,7 +259,8 @@ def _evaluation(run: EvaluationRun) -> dict[str, Any]:
         "label": run.recipe,
         "id": run.id,
         "agent": run.agent,
-        "seed": run.seed,
+        "checkpoint": run.checkpoint,
+        "bank": run.bank,
         "episodes": len(run.returns),
     } | {name: estimate and estimate.to_json() for name, estimate in estimates.items()}
 

@@ -109,12 +109,11 @@ def _drawings(groups: Sequence[Group], quantity: Quantity, x: XAxis, seed: int) 
             for member in groups
             if member.task == task and (line := _line(member, column, x, styles[member.label], seed))
         ]
+        if not lines:
+            return None
         y_range = (0.0, 1.0) if column == "win_rate" else None
-        return (
-            Panel(task.name, task.protocol, column, title, subtitle, y_label, lines, y_range)
-            if lines
-            else None
-        )
+        decades = quantity == "losses"
+        return Panel(task.name, task.protocol, column, title, subtitle, y_label, lines, y_range, decades)
 
     if quantity != "losses":
         y_label = tables.QUANTITIES[quantity]
@@ -129,7 +128,10 @@ def _drawings(groups: Sequence[Group], quantity: Quantity, x: XAxis, seed: int) 
         names = dict.fromkeys(
             name for row in rows for name in row if name == "loss" or name.startswith("loss_")
         )
-        drawn = [panel(task, name, name.removeprefix("loss_"), "", "Loss") for name in names]
+        drawn = [
+            panel(task, name, "total" if name == "loss" else name.removeprefix("loss_"), "", "Loss")
+            for name in names
+        ]
         if panels := [panel for panel in drawn if panel]:
             slug = re.sub(r"[^A-Za-z0-9]+", "-", f"{task.name} {task.protocol}")[:40].strip("-")
             stem = "losses" if len(tasks) == 1 else f"losses-{index}-{slug}"
@@ -143,7 +145,7 @@ def _line(member: Group, column: str, x: XAxis, style: int, seed: int) -> Line |
     if not curves:
         return None
     first = member.runs[0]
-    period = first.evaluation_period if stream == "evaluation" else first.log_period
+    period = float(first.evaluation_period if stream == "evaluation" else first.log_period)
     generator = numpy_generator(
         seed, f"band/{member.task.name}/{member.task.protocol}/{member.label}/{column}"
     )

@@ -33,10 +33,10 @@ def test_seed_curve_refuses_damage(second):
 
 def test_the_grid_is_the_multiples_inside_the_common_range_and_its_ends():
     curves = [curve([0, 1013, 2050, 3001]), curve([7, 990, 2000, 3999])]
-    assert common_grid(curves, 1000).tolist() == [7, 1000, 2000, 3000, 3001]
-    assert common_grid([curve([1000, 2000, 3000])], 1000).tolist() == [1000, 2000, 3000]
-    assert common_grid([curve([5])], 1000).tolist() == [5]
-    assert common_grid([curve([0, 1]), curve([2, 3])], 1).tolist() == []
+    assert common_grid(curves, 1000.0).tolist() == [7, 1000, 2000, 3000, 3001]
+    assert common_grid([curve([1000, 2000, 3000])], 1000.0).tolist() == [1000, 2000, 3000]
+    assert common_grid([curve([5])], 1000.0).tolist() == [5]
+    assert common_grid([curve([0, 1]), curve([2, 3])], 1.0).tolist() == []
 
 
 def test_the_grid_of_time_has_as_many_points_as_the_rows():
@@ -60,7 +60,7 @@ def test_the_grid_increases_within_its_limits(first, length, period, rows):
 
 def test_aggregate_interpolates_before_it_averages():
     # y = x in one seed and y = 3 x in the other, seen at different x: at 10 the values are 10 and 30.
-    found = aggregate([curve([0, 7, 20]), curve([0, 13, 20], [0, 39, 60])], 10, np.random.default_rng(0))
+    found = aggregate([curve([0, 7, 20]), curve([0, 13, 20], [0, 39, 60])], 10.0, np.random.default_rng(0))
     assert found is not None
     assert found.x.tolist() == [0, 10, 20]
     assert found.centre.tolist() == pytest.approx([0, 20, 40])
@@ -70,11 +70,11 @@ def test_aggregate_interpolates_before_it_averages():
 
 
 def test_one_seed_is_its_own_line_without_a_band():
-    found = aggregate([curve([0, 10, 20], [1, 5, 2])], 10, np.random.default_rng(0))
+    found = aggregate([curve([0, 10, 20], [1, 5, 2])], 10.0, np.random.default_rng(0))
     assert found is not None
     assert found.centre.tolist() == [1, 5, 2]
     assert found.low is None
 
 
 def test_no_common_range_no_line():
-    assert aggregate([curve([0, 1]), curve([2, 3])], 1, np.random.default_rng(0)) is None
+    assert aggregate([curve([0, 1]), curve([2, 3])], 1.0, np.random.default_rng(0)) is None

@@ -17,12 +17,12 @@ def line(label="mmsa", style=0, seeds=3, scale=1.0):
     generator = np.random.default_rng(style)
     x = np.arange(0, 110_000, 10_000.0)
     curves = [SeedCurve(RUNS[0], k, x, scale * generator.uniform(0.1, 1, len(x))) for k in range(seeds)]
-    return Line(label, style, curves, aggregate(curves, 10_000, generator))
+    return Line(label, style, curves, aggregate(curves, 10_000.0, generator))
 
 
-def panel(*lines, title="lbf/8x8-2p-2f-coop", y_range=(0.0, 1.0)):
+def panel(*lines, title="lbf/8x8-2p-2f-coop", y_range=(0.0, 1.0), decades=False):
     protocol = "published protocol"
-    return Panel(title, protocol, "win_rate", title, protocol, "Win rate", lines, y_range)
+    return Panel(title, protocol, "win_rate", title, protocol, "Win rate", lines, y_range, decades)
 
 
 def test_png_holds_title_and_runs_and_no_date():
@@ -81,19 +81,21 @@ def test_past_the_palette_lines_are_dashed():
     assert figure.axes[0].lines[-1].get_color() == COLOURS[0]
 
 
-def test_losses_over_decades_get_a_log_scale_and_negative_ones_do_not():
-    wide = line(scale=1.0)
+def test_a_log_scale_only_where_asked_for_values_over_decades():
+    wide = line()
     wide.seeds[0].y[0] = 1e-6
-    figure = draw([panel(wide, y_range=None), panel(line(scale=-1.0), y_range=None)], "env_steps", columns=2)
-    assert [axes.get_yscale() for axes in figure.axes] == ["log", "linear"]
+    cases = [(wide, True), (wide, False), (line(), True), (line(scale=-1.0), True)]
+    panels = [panel(drawn, y_range=None, decades=decades) for drawn, decades in cases]
+    scales = [axes.get_yscale() for axes in draw(panels, "env_steps", columns=2).axes]
+    assert scales == ["log", "linear", "linear", "linear"]
 
 
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
-        (0, "0"),
-        (500, "500"),
-        (20_000, "20k"),
+        (0.0, "0"),
+        (500.0, "500"),
+        (2e4, "20k"),
         (1.5e6, "1.5M"),
         (2e9, "2G"),
         (-2.5, "−2.5"),
@@ -108,7 +110,7 @@ def test_short_number(value, shown):
     ("furthest", "label"), [(200, "(seconds)"), (4000, "(minutes)"), (50_000, "(hours)")]
 )
 def test_time_has_a_unit_for_people(furthest, label):
-    curves = [SeedCurve("run", 0, np.array([0.0, furthest]), np.array([0.0, 1.0]))]
+    curves = [SeedCurve("run", 0, np.array([0.0, float(furthest)]), np.array([0.0, 1.0]))]
     drawn = Line("mmsa", 0, curves, aggregate(curves, None, np.random.default_rng(0)))
     axes = draw([panel(drawn)], "seconds", columns=1).axes[0]
     assert axes.get_xlabel().endswith(label)

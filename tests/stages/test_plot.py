@@ -95,6 +95,7 @@ def evaluation(folder, agent_folder, *, wins, episodes):
         for k in range(episodes):
             win = None if wins is None else k < wins
             rows.append(dict(zip(columns, (k, k, float(bool(win)), 9, win), strict=True)))
+        run.write_json("report", {"checkpoint": 10000})
         run.finish("complete", counters={})
     return folder
 
@@ -237,7 +238,8 @@ def test_evaluations_get_wilson_intervals(tmp_path):
     unknown = evaluation(tmp_path / "unknown", trained, wins=None, episodes=4)
     draw([trained, tested, unknown], tmp_path / "out", ())
     table = (tmp_path / "out/table.md").read_text()
-    assert f"| {Artifact.open(trained, kind='agent').manifest.id} | 10 | 0.500 (0.237 to 0.763) |" in table
+    agent_id = Artifact.open(trained, kind="agent").manifest.id
+    assert f"| {agent_id} | 10,000 | 0 | 10 | 0.500 (0.237 to 0.763) |" in table
     assert "| 4 | – | 0.000 (0.000 to 0.000) |" in table
 
 

@@ -1,0 +1,90 @@
+# Every target sets up what it needs: a .venv with the versions of constraints.txt, made again only when
+# constraints.txt or pyproject.toml change. `make PYTHON=python3.12 …` chooses the interpreter of a new .venv.
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+# One thread: sums in a fixed order, so that a run can be repeated bit for bit.
+export OMP_NUM_THREADS ?= 1
+
+DEMO ?= lbf/5x5-2p-1f-coop+masked+demo
+DEMO_EPISODES ?= 512
+PYTEST_ARGS ?=
+
+.PHONY: help install test lint format docs demo clean
+
+help:
+	@echo "make install   .venv with everything for development"
+	@echo "make demo      pretrain-wm, train, eval and plot on a small task, against random play"
+	@echo "make test      every check and test that runs on a CPU"
+	@echo "make lint      ruff, mypy, import contract"
+	@echo "make format    rewrite the code in the house style"
+	@echo "make docs      rewrite docs/cli.md from the commands"
+	@echo "make clean     remove .venv and caches; results stay"
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@set -e; \
+	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  for python in $(PYTHON) python3.11 python3.12 python3.13 python3 python ""; do \
+	    if [ -z "$$python" ]; then \
+	      echo "No Python 3.11 to 3.13 with venv and ensurepip found; name one: make PYTHON=/path/to/python" >&2; \
+	      exit 2; \
+	    fi; \
+	    if "$$python" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	      >/dev/null 2>&1; then break; fi; \
+	  done; \
+	  echo "$(VENV): new, with $$("$$python" --version)" >&2; \
+	  "$$python" -m venv --clear $(VENV); \
+	fi; \
+	echo "$(VENV): installing; the first time takes some minutes" >&2; \
+	$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check \
+	  -c constraints.txt -e '.[dev,tensorboard]'; \
+	touch $@
+
+test: lint
+	$(BIN)/python -m pytest -m "not learning and not gpu" $(PYTEST_ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(INSTALLED)
+	$(BIN)/python -m marl_sale_cli._docs docs/cli.md
+
+# The four commands, each reading what the one before printed; every demo has a folder of its own.
+demo: $(INSTALLED)
+	@set -e; PATH="$(CURDIR)/$(BIN):$$PATH"; \
+	out="results/demo/$$(date -u +%Y%m%dT%H%M%SZ)"; mkdir -p "$$out"; set -x; \
+	world_model=$$(marl-sale pretrain-wm $(DEMO) --out "$$out/world-model"); \
+	agent=$$(marl-sale train $(DEMO) --world-model "$$world_model" --out "$$out/agent"); \
+	marl-sale eval "$$agent" --episodes $(DEMO_EPISODES) --out "$$out/evaluation" --json > "$$out/trained.json"; \
+	marl-sale eval $(DEMO) --random --episodes $(DEMO_EPISODES) --out "$$out/random-play" --json > "$$out/random.json"; \
+	marl-sale plot "$$agent" "$$out/evaluation" --out "$$out/report" --json > "$$out/report.json"; \
+	{ set +x; } 2>/dev/null; \
+	python -c "$$SUMMARY" "$$out"
+
+define SUMMARY
+import json, pathlib, sys
+def read(name):
+    return json.loads((pathlib.Path(sys.argv[1]) / name).read_text())["metrics"]
+for who, name in (("trained", "trained.json"), ("random play", "random.json")):
+    found = read(name)
+    low, high = found["win_rate_ci95"]
+    print(f"{who:<12} win rate {found['win_rate']:6.1%}  95 % interval {low:.1%} to {high:.1%}  ({found['episodes']} episodes, the same seeds)")
+print(*("figure       " + file for file in read("report.json")["figure_files"]), sep="\n")
+endef
+export SUMMARY
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find cli marl_sale recipes tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,118 @@
+"""The agents' network: stepping is unrolling, choosing in blocks is choosing at once."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import pytest
+import torch
+
+from marl_sale.algorithms._api import build_agent
+from marl_sale.config.schema import Config
+from marl_sale.data.batch import pack
+from marl_sale.data.episodes import Episodes
+from marl_sale.functional.targets import greedy_actions
+from marl_sale.nn import agent as agent_module
+from marl_sale.nn.agent import Agent, Core
+from marl_sale.spec import EnvSpec, Observation
+
+
+def core(
+    spec: EnvSpec, kind: Literal["gru", "feedforward"], *, previous_action: bool = True, agent_id: bool = True
+) -> Core:
+    return Core(
+        spec.obs_size,
+        spec.n_actions,
+        spec.n_agents,
+        8,
+        kind=kind,
+        previous_action=previous_action,
+        agent_id=agent_id,
+    ).double()
+
+
+@pytest.fixture(params=["mlp", "bilinear", None], ids=str)
+def agent(request: pytest.FixtureRequest, small_config: Callable[..., Config], spec: EnvSpec) -> Agent:
+    head = request.param
+    config = small_config(changes=[f"agent.head={head}"] if head else [])
+    return build_agent(config, spec, with_sale=head is not None)
+
+
+@pytest.mark.parametrize("kind", ["gru", "feedforward"])
+def test_stepping_is_unrolling(
+    kind: Literal["gru", "feedforward"], spec: EnvSpec, random_episodes: Callable[..., Episodes]
+) -> None:
+    network, lengths = core(spec, kind), [6, 4, 1]
+    batch = pack(random_episodes(spec, lengths), torch.arange(3), 4, bootstrap_at_time_limit=False)
+    obs = batch.obs.double()
+    unrolled = network.unroll(obs, batch.prev_actions, batch.batch_sizes)
+    h, first = torch.zeros(3, spec.n_agents, 8, dtype=torch.float64), 0
+    for alive in batch.batch_sizes.tolist():
+        rows = slice(first, first + alive)
+        h = network.step(obs[rows], batch.prev_actions[rows], h[:alive])
+        assert torch.allclose(h, unrolled[rows], rtol=1e-10, atol=1e-12)
+        first += alive
+    assert first == len(obs)
+
+
+def test_what_a_core_sees_is_the_recipes_choice(spec: EnvSpec) -> None:
+    h = torch.zeros(1, spec.n_agents, 8, dtype=torch.float64)
+    obs = torch.ones(1, spec.n_agents, spec.obs_size, dtype=torch.float64)
+    before = torch.tensor([[0, 1, spec.n_actions]])
+    blind = core(spec, "gru", previous_action=False, agent_id=False).step(obs, before, h)[0]
+    assert torch.equal(blind[0], blind[1])
+    assert torch.equal(blind[0], blind[2])
+    for sees in ({"previous_action": True, "agent_id": False}, {"previous_action": False, "agent_id": True}):
+        told_apart = core(spec, "gru", **sees).step(obs, before, h)[0]  # type: ignore[arg-type]
+        assert not torch.equal(told_apart[0], told_apart[1])
+        assert not torch.equal(told_apart[1], told_apart[2])
+
+
+def test_choosing_in_blocks_is_choosing_at_once(
+    agent: Agent, spec: EnvSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = agent.double()
+    h = torch.randn(23, spec.n_agents, 8, dtype=torch.float64)
+    avail = torch.rand(23, spec.n_agents, spec.n_actions) < 0.5
+    avail[..., 0] |= ~avail.any(-1)
+    whole = agent.choose(h, avail)
+    assert torch.equal(whole.actions, greedy_actions(agent.q_every(h), avail))
+    for rows in (1, 7 * spec.n_agents * spec.n_actions):
+        monkeypatch.setattr(agent_module, "ROWS_IN_CACHE", rows)
+        blocks = agent.choose(h, avail)
+        assert torch.equal(blocks.actions, whole.actions)
+        assert (blocks.z_sa is None) == (agent.sale is None)
+        if blocks.z_sa is not None and whole.z_sa is not None:
+            assert torch.allclose(blocks.z_sa, whole.z_sa, rtol=1e-10)
+            embedded = agent.z_sa(h, whole.actions)
+            assert embedded is not None
+            assert torch.allclose(whole.z_sa, embedded, rtol=1e-10)
+
+
+def test_the_value_of_an_action_is_one_of_every(agent: Agent, spec: EnvSpec) -> None:
+    agent = agent.double()
+    h = torch.randn(9, spec.n_agents, 8, dtype=torch.float64)
+    actions = torch.randint(spec.n_actions, (9, spec.n_agents))
+    every = agent.q_every(h).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+    assert torch.allclose(agent.q_taken(h, actions), every, rtol=1e-10)
+
+
+def test_acting_uses_the_agents_own_history_alone(agent: Agent, spec: EnvSpec) -> None:
+    """Neither the state nor a mate's observation moves an agent's values."""
+    memory = agent.initial_memory(2)
+    assert memory.abs().sum().item() == 0
+    obs = torch.randn(1, spec.n_agents, spec.obs_size).repeat(2, 1, 1)
+    obs[1, 1:] += 1.0  # in the second environment the mates see something else
+    state = torch.randn(2, spec.state_size)
+    avail = torch.ones(2, spec.n_agents, spec.n_actions, dtype=torch.bool)
+    before = torch.full((2, spec.n_agents), spec.n_actions)
+    q_i, memory = agent.q_values(Observation(obs, state, avail), before, memory)
+    assert torch.allclose(q_i[0, 0], q_i[1, 0], atol=1e-6)
+    assert not torch.allclose(q_i[0, 1], q_i[1, 1], atol=1e-6)
+    assert torch.allclose(memory[0, 0], memory[1, 0], atol=1e-6)
+
+
+def test_the_fixed_embedding_is_frozen(agent: Agent) -> None:
+    if agent.sale is not None:
+        assert not any(parameter.requires_grad for parameter in agent.sale.parameters())
+        agent.q_every(torch.randn(2, 3, 8)).sum().backward()
+        assert all(parameter.grad is None for parameter in agent.sale.parameters())

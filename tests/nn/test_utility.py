@@ -1,0 +1,30 @@
+"""Utility heads: one action's value is the value of that action."""
+
+from typing import Literal
+
+import pytest
+import torch
+
+from marl_sale.nn.sale import Sale
+from marl_sale.nn.utility import LinearHead, sale_head
+
+ROWS, H, A, D = 5, 8, 4, 6
+
+
+@pytest.mark.parametrize("kind", ["mlp", "bilinear"])
+def test_taken_is_one_of_every(kind: Literal["mlp", "bilinear"]) -> None:
+    head, sale = sale_head(kind, H, A, D).double(), Sale(H, A, 1, D, 7).double()
+    h, actions = torch.randn(ROWS, 3, H, dtype=torch.float64), torch.randint(A, (ROWS, 3))
+    z_s = sale.f(h)
+    every = head.every(h, z_s, sale.g_every(z_s))
+    taken = head.taken(h, z_s, sale.g(z_s, actions.unsqueeze(-1)), actions)
+    assert every.shape == (ROWS, 3, A)
+    assert torch.allclose(taken, every.gather(-1, actions.unsqueeze(-1)).squeeze(-1), rtol=1e-10)
+    assert every.std(-1).min().item() > 1e-4  # actions matter
+
+
+def test_linear_head_is_linear() -> None:
+    head, h = LinearHead(H, A).double(), torch.randn(ROWS, H, dtype=torch.float64)
+    actions = torch.randint(A, (ROWS,))
+    assert torch.allclose(head.taken(h, actions), head.every(h)[torch.arange(ROWS), actions])
+    assert torch.allclose(head.every(2 * h) - head.every(h), head.every(h) - head.every(0 * h), rtol=1e-9)

@@ -98,7 +98,7 @@ class Algorithm(nn.Module, ABC):
         trained = [p for group in self.optimiser.param_groups for p in group["params"]]
         grad_norm = nn.utils.clip_grad_norm_(trained, self.config.optimiser.max_grad_norm)
         if not grad_norm.isfinite():
-            values = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
+            values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
             raise DivergedError(
                 f"update {self.updates + 1}: the gradient is not finite; losses: {values}",
                 "Lower optimiser.learning_rate, or resume from the last checkpoint with another --seed.",

@@ -30,7 +30,7 @@ class ActionEmbedding(NamedTuple):
         """z_sa · matrix."""
         return (self.features @ (self.weight @ matrix)).add_(self.bias @ matrix)
 
-    def dot(self, v: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:
+    def dot(self, v: Float[Tensor, "*#rows dim"]) -> Float[Tensor, "*#rows"]:
         """z_sa · v; the rows of `v` may be broadcast over those of the features."""
         return (self.features * (v @ self.weight.t())).sum(-1) + v @ self.bias
 

@@ -25,9 +25,11 @@ def _gif(value: Path | None) -> Path | None:
 @translated
 def evaluate(
     agent: Annotated[
-        Path,
+        str,
         typer.Argument(
-            metavar="AGENT", help="Agent artifact written by `marl-sale train`.", show_default=False
+            metavar="AGENT",
+            help="Agent artifact written by `marl-sale train`; with --random, a recipe.",
+            show_default=False,
         ),
     ],
     episodes: Annotated[
@@ -57,6 +59,9 @@ def evaluate(
             help="Also draw the first episode; needs no display.",
         ),
     ] = None,
+    random: Annotated[
+        bool, typer.Option("--random", help="Play random available actions on the task of a recipe.")
+    ] = False,
     out: Out = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -69,24 +74,39 @@ def evaluate(
 
     The episodes are greedy; every figure comes with its interval.
 
-    Reads: an agent artifact.
+    Reads: an agent artifact; with --random, a recipe, to show what random play achieves.
 
     Writes: an evaluation artifact with one row per episode in episodes.jsonl; by default in
     results/RECIPE/eval/.
 
     Example: marl-sale eval agent --episodes 16 --out evaluation
     """
+    from marl_sale.config.recipe import load_recipe
     from marl_sale.stages import evaluate as stage
     from marl_sale.stages import folders, plan
 
-    folder = out or folders.default_eval_out(agent, seed, checkpoint, episodes)
+    if random:
+        recipe = load_recipe(agent)
+        folder = out or folders.default_random_out(recipe, seed, episodes)
+        if dry_run:
+            planned = plan.evaluate_random(recipe, folder, episodes=episodes)
+            deliver(planned, as_json=as_json, quiet=quiet)
+            return
+        with observing(folder, quiet=quiet) as observer:
+            result = stage.run_random(
+                recipe, folder, seed=seed, observer=observer, command=command_line(), episodes=episodes
+            )
+        deliver(result, as_json=as_json, quiet=quiet)
+        return
+    path = Path(agent)
+    folder = out or folders.default_eval_out(path, seed, checkpoint, episodes)
     if dry_run:
-        planned = plan.evaluate(agent, folder, device=device, episodes=episodes, checkpoint=checkpoint)
+        planned = plan.evaluate(path, folder, device=device, episodes=episodes, checkpoint=checkpoint)
         deliver(planned, as_json=as_json, quiet=quiet)
         return
     with observing(folder, quiet=quiet) as observer:
         result = stage.run(
-            agent,
+            path,
             folder,
             seed=seed,
             device=device,

@@ -33,7 +33,9 @@ MADE_BY: Mapping[str, str] = {
 """The command that makes each kind."""
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-_PATH = rf"{_NAME}(/{_NAME}){{0,7}}"
+_PART = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}"
+"""Of a path; also holds a recipe's name, in which `+` joins overlays."""
+_PATH = rf"{_PART}(/{_PART}){{0,15}}"
 
 Name = Annotated[str, Field(pattern=f"^{_NAME}$")]
 RelativePath = Annotated[str, Field(pattern=f"^{_PATH}$")]

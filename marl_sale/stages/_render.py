@@ -15,11 +15,15 @@ from marl_sale.spec import VectorEnv
 MILLISECONDS_PER_STEP = 200
 
 
+def require_gif(file: Path) -> None:
+    """UsageError for a file of another kind."""
+    if file.suffix.lower() != ".gif":
+        raise UsageError(f"--render {file}: only .gif is written", f"try {file.with_suffix('.gif')}")
+
+
 @torch.no_grad()
 def render_episode(env: VectorEnv, policy: Policy, seeds: Int64[np.ndarray, " envs"], file: Path) -> None:
     """Play the first seed greedily in environment 0 and write it to `file` (.gif)."""
-    if file.suffix.lower() != ".gif":
-        raise UsageError(f"--render {file}: only .gif is written", "name a file that ends in .gif")
     spec = env.spec
     observation, memory = env.reset(seeds), policy.initial_memory(env.num_envs)
     actions = torch.full((env.num_envs, spec.n_agents), spec.n_actions)

@@ -1,6 +1,6 @@
 """eval: greedy episodes on the fixed seed bank."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -8,16 +8,19 @@ from typing import Any, Literal
 import numpy as np
 
 from marl_sale.analysis.statistics import mean_interval, wilson_interval
-from marl_sale.artifacts.reader import Artifact
+from marl_sale.artifacts.manifest import Input
+from marl_sale.artifacts.reader import Artifact, Checkpoint
 from marl_sale.artifacts.store import Run
+from marl_sale.config.recipe import Recipe
 from marl_sale.data.collect import Exploration, Policy, play
 from marl_sale.envs._load import make_env
+from marl_sale.errors import UsageError
 from marl_sale.observer import Observer
 from marl_sale.seeding import evaluation_seeds
 from marl_sale.spec import VectorEnv
 from marl_sale.stages._artifacts import load_policy, recipe_of, require_same_task
 from marl_sale.stages._machine import choose_device
-from marl_sale.stages._render import render_episode
+from marl_sale.stages._render import render_episode, require_gif
 from marl_sale.stages.result import StageResult
 
 
@@ -66,6 +69,24 @@ def summarise(rows: Sequence[EpisodeRow]) -> dict[str, Any]:
     }
 
 
+def open_agent(agent: Path, checkpoint: str) -> tuple[Artifact, Checkpoint, Recipe]:
+    """An agent artifact, finished or not, the checkpoint asked for, and its recipe.
+
+    Raises ArtifactError, or UsageError for a checkpoint that is neither latest nor best nor a step.
+    """
+    artifact = Artifact.open(agent, kind="agent", status=("complete", "interrupted", "running"))
+    which: Literal["latest", "best"] | int
+    match checkpoint:
+        case "latest" | "best":
+            which = checkpoint
+        case step if step.isdecimal():
+            which = int(step)
+        case _:
+            raise UsageError(f"--checkpoint {checkpoint}: neither latest nor best nor a step")
+    chosen = artifact.checkpoint(which)
+    return artifact, chosen, recipe_of(artifact)
+
+
 def run(
     agent: Path,
     out: Path,
@@ -82,57 +103,105 @@ def run(
 
     Raises ArtifactError where the agent cannot be read or its task has changed since it was trained.
     """
-    artifact = Artifact.open(agent, kind="agent", status=("complete", "interrupted", "running"))
-    recipe = recipe_of(artifact)
-    config = recipe.config
-    where = choose_device(device, config.train.threads)
-    chosen = artifact.checkpoint(_which(checkpoint))
-    count = episodes or config.evaluation.episodes
-    env = make_env(config.env, min(config.evaluation.num_envs, count))
+    artifact, chosen, recipe = open_agent(agent, checkpoint)
+    where = choose_device(device, recipe.config.train.threads)
+    if render is not None:
+        require_gif(render)
+    env = _make_env(recipe, episodes)
     try:
         require_same_task(artifact, env.spec)
-        policy = load_policy(chosen, config, env.spec).to(where)
-        with Run.create(
+        policy = load_policy(chosen, recipe.config, env.spec).to(where)
+        return _evaluate(
+            env,
+            policy,
+            recipe,
             out,
-            kind="evaluation",
-            recipe=recipe.name,
-            overrides=recipe.overrides,
-            config_text=recipe.text,
-            fingerprint=recipe.fingerprint,
             seed=seed,
-            env_spec=env.spec.to_dict(),
-            inputs=[artifact.as_input("agent")],
-            command=command,
             device=str(where),
-        ) as written:
+            observer=observer,
+            command=command,
+            episodes=episodes,
+            inputs=[artifact.as_input("agent")],
+            who={"policy": "agent", "checkpoint": chosen.step, "agent_seed": artifact.manifest.seed},
+            render=render,
+        )
+    finally:
+        env.close()
+
+
+def run_random(
+    recipe: Recipe, out: Path, *, seed: int, observer: Observer, command: str, episodes: int | None = None
+) -> StageResult:
+    """Evaluate random available actions on the task of a recipe: the floor under every result."""
+    env = _make_env(recipe, episodes)
+    try:
+        return _evaluate(
+            env,
+            None,
+            recipe,
+            out,
+            seed=seed,
+            device="cpu",
+            observer=observer,
+            command=command,
+            episodes=episodes,
+            inputs=[],
+            who={"policy": "random"},
+            render=None,
+        )
+    finally:
+        env.close()
+
+
+def _make_env(recipe: Recipe, episodes: int | None) -> VectorEnv:
+    evaluation = recipe.config.evaluation
+    return make_env(recipe.config.env, min(evaluation.num_envs, episodes or evaluation.episodes))
+
+
+def _evaluate(
+    env: VectorEnv,
+    policy: Policy | None,
+    recipe: Recipe,
+    out: Path,
+    *,
+    seed: int,
+    device: str,
+    observer: Observer,
+    command: str,
+    episodes: int | None,
+    inputs: Sequence[Input],
+    who: Mapping[str, Any],
+    render: Path | None,
+) -> StageResult:
+    """Play, and write the evaluation artifact."""
+    count = episodes or recipe.config.evaluation.episodes
+    with Run.create(
+        out,
+        kind="evaluation",
+        recipe=recipe.name,
+        overrides=recipe.overrides,
+        config_text=recipe.text,
+        fingerprint=recipe.fingerprint,
+        seed=seed,
+        env_spec=env.spec.to_dict(),
+        inputs=inputs,
+        command=command,
+        device=device,
+    ) as written:
+        try:
             observer.start("eval", count, "episodes")
-            columns = list(EpisodeRow.__annotations__)
-            stream, rows = written.rows("episodes", columns), []
+            stream, rows = written.rows("episodes", list(EpisodeRow.__annotations__)), []
             for row in evaluate_policy(env, policy, count, bank=seed):
                 stream.append(asdict(row))
                 rows.append(row)
                 observer.progress(len(rows), {"episode_return": row.episode_return})
-            summary = {
-                **summarise(rows),
-                "checkpoint": chosen.step,
-                "bank": seed,
-                "agent_seed": artifact.manifest.seed,
-            }
-            written.write_json("report", summary)
-            if render is not None:
-                render_episode(env, policy, evaluation_seeds(0, env.num_envs, seed), render)
-                observer.note(f"rendered episode 0 to {render}")
-            counters = {"episodes": len(rows), "env_steps": sum(row.episode_length for row in rows)}
-            written.finish("complete", counters=counters)
-    finally:
-        env.close()
-        observer.finish()
+        finally:
+            observer.finish()
+        summary = {**summarise(rows), **who, "bank": seed}
+        written.write_json("report", summary)
+        if render is not None and policy is not None:
+            render_episode(env, policy, evaluation_seeds(0, env.num_envs, seed), render)
+            observer.note(f"rendered episode 0 to {render}")
+        counters = {"episodes": len(rows), "env_steps": sum(row.episode_length for row in rows)}
+        written.finish("complete", counters=counters)
     return StageResult(out, "evaluation", "complete", summary)
-
-
-def _which(checkpoint: str) -> Literal["latest", "best"] | int:
-    if checkpoint == "latest":
-        return "latest"
-    if checkpoint == "best":
-        return "best"
-    return int(checkpoint)

@@ -35,6 +35,12 @@ def default_eval_out(agent: Path, seed: int, checkpoint: str, episodes: int | No
     return trained.with_name(f"{trained.name}-{checkpoint}-{count}episodes{bank}")
 
 
+def default_random_out(recipe: Recipe, seed: int, episodes: int | None) -> Path:
+    """Where random play on a recipe's task goes."""
+    count = episodes or recipe.config.evaluation.episodes
+    return RESULTS / _safe(recipe.name) / "eval" / f"random-{count}episodes-bank{seed}"
+
+
 def default_plot_out(runs: Iterable[Path], x: str) -> Path:
     """A name of its own for each set of runs and x axis. Raises ArtifactError."""
     ids = sorted(read_manifest(run)[0].id for run in runs)

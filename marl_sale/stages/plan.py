@@ -21,6 +21,7 @@ from marl_sale.errors import ArtifactError, RunExistsError, UsageError
 from marl_sale.spec import EnvSpec
 from marl_sale.stages._artifacts import load_policy, recipe_of, require_same_task
 from marl_sale.stages._machine import choose_device
+from marl_sale.stages.evaluate import open_agent
 from marl_sale.stages.folders import finished_seconds
 from marl_sale.stages.result import StageResult
 from marl_sale.stages.train import load_world_model
@@ -118,12 +119,9 @@ def evaluate(
     agent: Path, out: Path, *, device: str, episodes: int | None = None, checkpoint: str = "latest"
 ) -> StageResult:
     """Plan of `eval`."""
-    artifact = Artifact.open(agent, kind="agent", status=("complete", "interrupted", "running"))
-    config = recipe_of(artifact).config
+    artifact, chosen, recipe = open_agent(agent, checkpoint)
+    config = recipe.config
     where, spec = choose_device(device, config.train.threads), describe(config.env)
-    chosen = artifact.checkpoint(
-        "latest" if checkpoint == "latest" else "best" if checkpoint == "best" else int(checkpoint)
-    )
     require_same_task(artifact, spec)
     policy = load_policy(chosen, config, spec)
     _require_vacant(out)
@@ -138,6 +136,14 @@ def evaluate(
         episodes=count,
         env_steps_at_most=count * spec.episode_limit,
     )
+
+
+def evaluate_random(recipe: Recipe, out: Path, *, episodes: int | None = None) -> StageResult:
+    """Plan of `eval --random`."""
+    spec = describe(recipe.config.env)
+    _require_vacant(out)
+    count = episodes or recipe.config.evaluation.episodes
+    return _plan(out, "evaluation", spec, episodes=count, env_steps_at_most=count * spec.episode_limit)
 
 
 def plot(runs: Sequence[Path], out: Path) -> StageResult:

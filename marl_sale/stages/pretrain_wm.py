@@ -1,6 +1,7 @@
 """pretrain-wm: fit world model and embeddings on a fixed set of episodes, and say how good they are."""
 
 import copy
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -132,6 +133,7 @@ def fit_until_plateau(
         "epochs": epoch,
         "best_epoch": best_epoch,
         "updates": fit.updates,
+        "seconds": perf_counter() - started,
         "heldout_loss": best,
         "heldout_losses": losses,
         "stopped_on_plateau": epoch - best_epoch >= settings.patience_epochs,
@@ -194,15 +196,18 @@ def run(
             "command": command,
             "device": str(where),
         }
-        with Run.create(out, kind="world-model", **identity) as written, stop_on_signal() as stop:
+        with ExitStack() as stack:
+            # Both folders are taken before the long work begins.
+            written = stack.enter_context(Run.create(out, kind="world-model", **identity))
+            saved = save_dataset and stack.enter_context(Run.create(save_dataset, kind="dataset", **identity))
+            stop = stack.enter_context(stop_on_signal())
             if source is None:
                 epsilon = 1.0 if behaviour is None else config.exploration.finish
                 source = gather(env, behaviour, epsilon, config.pretrain.episodes, seed, observer)
-            if save_dataset is not None:
-                with Run.create(save_dataset, kind="dataset", **identity) as saved:
-                    saved.write_tensors("episodes", source.newest(len(source)).to_tensors())
-                    steps = source.newest(len(source)).steps
-                    saved.finish("complete", counters={"episodes": len(source), "env_steps": steps})
+            steps = source.newest(len(source)).steps
+            if saved:
+                saved.write_tensors("episodes", source.newest(len(source)).to_tensors())
+                saved.finish("complete", counters={"episodes": len(source), "env_steps": steps})
                 observer.note(f"dataset saved to {save_dataset}")
             fit = build_pretraining(config, env.spec, seed=seed, device=where)
             data = split_episodes(source, config.pretrain.holdout, torch_generator(seed, "holdout"))
@@ -210,7 +215,7 @@ def run(
             figures |= {
                 **report(fit, data),
                 "episodes": len(source),
-                "env_steps": source.newest(len(source)).steps,
+                "env_steps": steps,
                 "heldout_episodes": len(data.held_out),
             }
             state = fit.mmsa.state_dict()
@@ -218,7 +223,7 @@ def run(
                 "weights/world_model", {name: state[name] for name in fit.mmsa.pretrained_names}
             )
             written.write_json("report", figures)
-            counters = {name: figures[name] for name in ("episodes", "env_steps", "updates")}
+            counters = {name: figures[name] for name in ("episodes", "env_steps", "updates", "seconds")}
             written.finish("complete", counters=counters)
     finally:
         observer.finish()

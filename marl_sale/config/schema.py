@@ -95,7 +95,7 @@ class Train(Section):
     env_steps: Positive
     num_envs: Annotated[int, Field(ge=1, le=65536)]
     updates_per_episode: Annotated[float, Field(gt=0.0, le=1000.0, allow_inf_nan=False)]
-    standardise_rewards: bool
+    reward_scale: Annotated[float, Field(gt=0.0, le=1e6, allow_inf_nan=False)]
     checkpoint_period: Positive
     log_period: Positive
     threads: Annotated[int, Field(ge=1, le=1024)]

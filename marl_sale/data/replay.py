@@ -1,6 +1,4 @@
-"""Replay: a ring of whole episodes, and the running scale of their rewards."""
-
-from dataclasses import dataclass
+"""Replay: a ring of whole episodes."""
 
 import torch
 from torch import Tensor
@@ -16,28 +14,6 @@ def replay_bytes(spec: EnvSpec, capacity_episodes: int) -> int:
     return capacity_episodes * sum(tensor.nbytes for tensor in one)
 
 
-@dataclass
-class RewardScale:
-    """Running mean and standard deviation of every reward collected (Welford)."""
-
-    count: int = 0
-    mean: float = 0.0
-    sum_of_squares: float = 0.0
-
-    def add(self, rewards: Tensor) -> None:
-        n, values = rewards.numel(), rewards.double()
-        mean = float(values.mean())
-        delta, total = mean - self.mean, self.count + n
-        self.sum_of_squares += float((values - mean).square().sum()) + delta**2 * self.count * n / total
-        self.mean += delta * n / total
-        self.count = total
-
-    def apply(self, rewards: Tensor) -> Tensor:
-        std = (self.sum_of_squares / max(self.count, 1)) ** 0.5
-        scaled: Tensor = (rewards - self.mean) / max(std, 1e-4)
-        return scaled
-
-
 class Replay:
     """The newest `capacity` episodes; episode k of the run lies at k mod capacity."""
 
@@ -46,7 +22,6 @@ class Replay:
         self.bootstrap_at_time_limit = bootstrap_at_time_limit
         self.storage = Episodes.empty(spec, capacity)
         self.added = 0
-        self.reward_scale = RewardScale()
 
     def __len__(self) -> int:
         return min(self.added, self.capacity)
@@ -63,7 +38,6 @@ class Replay:
                     stored[slot, :length] = value[:length]
                 else:
                     stored[slot] = value
-            self.reward_scale.add(episodes.reward[i, :length])
             self.added += 1
 
     def sample(self, size: int, generator: torch.Generator) -> Batch:

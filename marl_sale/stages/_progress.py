@@ -11,7 +11,7 @@ from marl_sale.algorithms.mmsa import Mmsa
 from marl_sale.algorithms.qmix import Qmix
 from marl_sale.artifacts.reader import Checkpoint
 from marl_sale.artifacts.store import CheckpointWriter
-from marl_sale.data.replay import Replay, RewardScale
+from marl_sale.data.replay import Replay
 from marl_sale.stages._replay_files import ReplayFiles
 
 
@@ -78,7 +78,6 @@ class Progress:
                 "counters": asdict(self.counters),
                 "averages": asdict(self.averages),
                 "best_score": self.best_score,
-                "reward_scale": asdict(self.replay.reward_scale),
                 "segments": files.save(self.replay),
             },
         )
@@ -108,7 +107,6 @@ class Progress:
         self.algorithm.updates = self.counters.updates
         files = ReplayFiles(replay_folder, state["segments"])
         files.load(self.replay)
-        self.replay.reward_scale = RewardScale(**state["reward_scale"])
         return files
 
     def _generators(self) -> dict[str, torch.Generator]:

@@ -90,8 +90,7 @@ def learn(config: Config, progress: Progress, device: torch.device) -> None:
     earned = int(config.train.updates_per_episode * (counters.episodes - size + 1))
     while counters.updates < earned:
         batch = replay.sample(size, progress.sampling).to(device)
-        if config.train.standardise_rewards:
-            batch = batch.with_reward(replay.reward_scale.apply(batch.reward))
+        batch = batch.with_reward(batch.reward * config.train.reward_scale)
         progress.averages.add(progress.algorithm.update(batch))
         counters.updates += 1
         counters.imagined_steps += progress.algorithm.imagined_steps(batch)

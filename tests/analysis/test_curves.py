@@ -39,6 +39,12 @@ def test_the_grid_is_the_multiples_inside_the_common_range_and_its_ends():
     assert common_grid([curve([0, 1]), curve([2, 3])], 1.0).tolist() == []
 
 
+def test_a_long_curve_is_thinned_by_doubling_the_period():
+    grid = common_grid([curve([0, 1_000_000])], 1000.0)
+    assert grid.tolist() == list(range(0, 1_000_001, 4000))
+    assert len(grid) <= MAX_POINTS
+
+
 def test_the_grid_of_time_has_as_many_points_as_the_rows():
     assert common_grid([curve([0, 1, 4]), curve([0, 2, 6])], None).tolist() == [0, 2, 4]
 

@@ -194,9 +194,10 @@ def test_masked_and_published_tasks_never_share_a_panel(tmp_path):
     masked = agent(tmp_path / "masked", env_spec=spec(masked=True), recipe="lbf/8x8-2p-2f-coop+masked")
     result = draw([published, masked], tmp_path / "out", ("episode_return", "losses"))
     rows = cells(tmp_path / "out", "episode_return")
-    assert {(row["protocol"], row["recipe"]) for row in rows} == {
-        ("published protocol", "mmsa"),
-        ("masked actions", "mmsa"),
+    ids = [Artifact.open(folder, kind="agent").manifest.id for folder in (published, masked)]
+    assert {(row["protocol"], row["run"]) for row in rows if row["run"]} == {
+        ("published protocol", ids[0]),
+        ("masked actions", ids[1]),
     }
     svg = (tmp_path / "out/figures/episode_return.svg").read_text()
     assert "<!-- masked actions -->" in svg

@@ -101,7 +101,7 @@ class Algorithm(nn.Module, ABC):
             values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
             raise DivergedError(
                 f"update {self.updates + 1}: the gradient is not finite; losses: {values}",
-                "Lower optimiser.learning_rate, or resume from the last checkpoint with another --seed.",
+                "start a new run with a lower optimiser.learning_rate (--set), or with another --seed",
             )
         self.optimiser.step()
         self.updates += 1

@@ -58,7 +58,7 @@ def _recipe(name: str, overrides: tuple[str, ...]) -> Recipe:
 
 @pytest.fixture(scope="session")
 def small_recipe() -> RecipeMaker:
-    """`small_recipe("qmix", "no-sale", changes=["discount=0.9"])`: tiny/match with overlays and small networks."""
+    """`small_recipe("qmix", changes=["discount=0.9"])`: tiny/match with overlays and small networks."""
 
     def make(*overlays: str, changes: Sequence[str] = (), task: str = "tiny/match+tiny") -> Recipe:
         return _recipe("+".join([task, *overlays]), tuple(changes))

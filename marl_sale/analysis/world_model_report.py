@@ -43,9 +43,9 @@ def open_loop_errors(
 
     The prior is fed its own means; the first latent is the posterior's mean of the real recurrent state.
     """
-    step_after = torch.full((len(h),), -1)
-    step_after[batch.now_rows] = torch.arange(len(batch.now_rows))
-    start = row = torch.arange(len(h))
+    step_after = torch.full((len(h),), -1, device=h.device)
+    step_after[batch.now_rows] = torch.arange(len(batch.now_rows), device=h.device)
+    start = row = torch.arange(len(h), device=h.device)
     z, imagined_h = world_model.posterior(h).mean, h
     errors = []
     for steps in range(1, depth + 1):

@@ -1,6 +1,6 @@
 """train: collect, learn, evaluate, checkpoint — until the recipe's env steps are used up."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
@@ -19,7 +19,7 @@ from marl_sale.data.collect import Clock, Exploration, play
 from marl_sale.data.episodes import Episodes
 from marl_sale.data.replay import Replay
 from marl_sale.envs._load import make_env
-from marl_sale.errors import StoppedError, UsageError
+from marl_sale.errors import ArtifactError, StoppedError, UsageError
 from marl_sale.functional.schedules import linear
 from marl_sale.observer import Observer
 from marl_sale.seeding import episode_seeds, torch_generator
@@ -137,9 +137,9 @@ class Training:
             ended = counters.env_steps >= config.train.env_steps
             if ended or _crossed(before, counters.env_steps, config.train.log_period):
                 self.log()
-            improved = False
+            score, improved = None, False
             if ended or _crossed(before, counters.env_steps, config.evaluation.period):
-                improved = self.evaluate(evaluation_env)
+                score, improved = self.evaluate(evaluation_env)
                 counters.seconds = perf_counter() - started
             if (
                 ended
@@ -147,7 +147,7 @@ class Training:
                 or stop
                 or _crossed(before, counters.env_steps, config.train.checkpoint_period)
             ):
-                self.checkpoint()
+                self.checkpoint(score)
             self.observer.progress(counters.env_steps, self.figures())
             if stop and not ended:
                 raise StoppedError(
@@ -167,8 +167,8 @@ class Training:
         self.observer.row("train", row)
         averages.clear()
 
-    def evaluate(self, env: VectorEnv) -> bool:
-        """One row of the evaluation metrics; true when the return is the best so far."""
+    def evaluate(self, env: VectorEnv) -> tuple[float, bool]:
+        """One row of the evaluation metrics; its return, and whether that is the best so far."""
         counters, began = self.progress.counters, perf_counter()
         episodes = self.config.evaluation.episodes
         summary = summarise(list(evaluate_policy(env, self.progress.algorithm.agent, episodes)))
@@ -183,14 +183,12 @@ class Training:
         best = self.progress.best_score
         if best is None or score > best:
             self.progress.best_score = score
-        return best is not None and score > best
+        return score, best is not None and score > best
 
-    def checkpoint(self) -> None:
-        """Everything a resumed run needs; the score is the last evaluated return."""
+    def checkpoint(self, score: float | None) -> None:
+        """Everything a resumed run needs; `score` is the return of these very weights, if just evaluated."""
         counters = self.progress.counters
-        with self.written.checkpoint(
-            counters.env_steps, counters=asdict(counters), score=self.last.get("episode_return")
-        ) as writer:
+        with self.written.checkpoint(counters.env_steps, counters=asdict(counters), score=score) as writer:
             self.progress.save(writer, self.files)
         self.files.drop_stale()
 
@@ -254,6 +252,8 @@ def run(
         with written, stop_on_signal() as stop:
             files = ReplayFiles(out / "replay", [])
             checkpoint = written.latest_checkpoint() if resume else None
+            if resume and (inputs or checkpoint is None):
+                _require_same_inputs(written, inputs)
             if checkpoint is not None:
                 files = progress.load(checkpoint, out / "replay")
                 observer.note(f"resumed at {progress.counters.env_steps} env steps")
@@ -283,6 +283,18 @@ def load_world_model(path: Path, algorithm: Qmix) -> Input:
     expected = {name: state[name] for name in algorithm.pretrained_names}
     algorithm.load_pretrained(artifact.tensors("weights/world_model", expected))
     return artifact.as_input("world-model")
+
+
+def _require_same_inputs(written: Run, inputs: Sequence[Input]) -> None:
+    """ArtifactError where a run to be continued began from something else than what is given now."""
+    began, given = (
+        ", ".join(each.id for each in some) or "nothing" for some in (written.manifest.inputs, inputs)
+    )
+    if began != given:
+        raise ArtifactError(
+            f"{written.path}: began from {began}, asked to go on from {given}",
+            "continue it with the --world-model it began with",
+        )
 
 
 def _crossed(before: int, now: int, period: int) -> bool:

@@ -13,8 +13,8 @@ from marl_sale.nn.sale import Sale
 from marl_sale.nn.utility import BilinearHead, LinearHead, SaleHead
 from marl_sale.spec import Observation
 
-ROWS_IN_CACHE = 2048
-"""Rows of 64 to 256 units that fit a second-level cache a few times over."""
+ROWS_AT_ONCE = 16384
+"""Bounds the memory of evaluating every action; blocks of this size cost no time, smaller ones do."""
 
 
 class Core(nn.Module):
@@ -125,9 +125,9 @@ class Agent(nn.Module):
     ) -> "Choice":
         """Best available action of each agent, with its embedding.
 
-        Works through blocks that stay in the processor's cache: each row becomes A rows inside the head.
+        Works through blocks of rows, as each becomes A rows inside the head.
         """
-        block = max(1, ROWS_IN_CACHE // avail_actions[0].numel())
+        block = max(1, ROWS_AT_ONCE // avail_actions[0].numel())
         choices = [
             self._choose(h_, avail)
             for h_, avail in zip(h.split(block), avail_actions.split(block), strict=True)

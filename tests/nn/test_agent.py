@@ -77,7 +77,7 @@ def test_choosing_in_blocks_is_choosing_at_once(
     whole = agent.choose(h, avail)
     assert torch.equal(whole.actions, greedy_actions(agent.q_every(h), avail))
     for rows in (1, 7 * spec.n_agents * spec.n_actions):
-        monkeypatch.setattr(agent_module, "ROWS_IN_CACHE", rows)
+        monkeypatch.setattr(agent_module, "ROWS_AT_ONCE", rows)
         blocks = agent.choose(h, avail)
         assert torch.equal(blocks.actions, whole.actions)
         assert (blocks.z_sa is None) == (agent.sale is None)

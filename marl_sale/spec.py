@@ -49,10 +49,10 @@ class Transition(NamedTuple):
     """
 
     observation: Observation
-    reward: Float32[Tensor, "envs"]
-    terminated: Bool[Tensor, "envs"]
-    truncated: Bool[Tensor, "envs"]
-    success: Bool[Tensor, "envs"]
+    reward: Float32[Tensor, " envs"]
+    terminated: Bool[Tensor, " envs"]
+    truncated: Bool[Tensor, " envs"]
+    success: Bool[Tensor, " envs"]
 
 
 @runtime_checkable
@@ -67,7 +67,7 @@ class VectorEnv(Protocol):
     num_envs: int
 
     def reset(
-        self, seeds: Int64[np.ndarray, "envs"], mask: Bool[Tensor, "envs"] | None = None
+        self, seeds: Int64[np.ndarray, " envs"], mask: Bool[Tensor, " envs"] | None = None
     ) -> Observation:
         """Start a new episode in the environments of `mask` (all when None), each from its own seed.
 

@@ -212,16 +212,18 @@ def run(
             fit = build_pretraining(config, env.spec, seed=seed, device=where)
             data = split_episodes(source, config.pretrain.holdout, torch_generator(seed, "holdout"))
             figures = fit_until_plateau(fit, data, written, observer, seed, stop)
+            state = fit.mmsa.state_dict()
+            weights = {name: state[name] for name in fit.mmsa.pretrained_names}
+            fit.mmsa.load_pretrained(
+                weights
+            )  # report on what `train` starts from, where all copies are equal
             figures |= {
                 **report(fit, data),
                 "episodes": len(source),
                 "env_steps": steps,
                 "heldout_episodes": len(data.held_out),
             }
-            state = fit.mmsa.state_dict()
-            written.write_tensors(
-                "weights/world_model", {name: state[name] for name in fit.mmsa.pretrained_names}
-            )
+            written.write_tensors("weights/world_model", weights)
             written.write_json("report", figures)
             counters = {name: figures[name] for name in ("episodes", "env_steps", "updates", "seconds")}
             written.finish("complete", counters=counters)

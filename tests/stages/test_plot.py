@@ -152,6 +152,7 @@ def test_the_figures_of_the_table(two_recipes, tmp_path):
     assert mmsa["episode_return"]["final"]["per_seed"] == pytest.approx([1.0, 0.9, 0.8])
     assert mmsa["episode_return"]["final"]["value"] == pytest.approx(0.9)
     assert mmsa["episode_return"]["final"]["ci95"] == pytest.approx([0.8, 1.0])
+    assert mmsa["episode_return"]["best"]["per_seed"] == pytest.approx([1.0, 0.9, 0.8])
     # Straight lines up to 1.0, 0.9 and 0.8, a little late: half of that on average.
     assert mmsa["episode_return"]["area"]["per_seed"] == pytest.approx([0.5, 0.45, 0.4], rel=0.01)
     assert [run["env_steps"] for run in mmsa["runs"]] == [10000, 10007, 10014]

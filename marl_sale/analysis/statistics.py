@@ -5,6 +5,7 @@ The seed is the statistical unit of a learning curve; the episode is the unit of
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -121,6 +122,7 @@ def mean_interval(values: Float64[np.ndarray, " episodes"], *, level: float = LE
     return Interval(mean - half, mean + half)
 
 
+@cache
 def student_t(level: float, degrees: int) -> float:
     """T with P(|T| ≤ t) = level, for T of Student's t distribution with `degrees` ≥ 1 degrees of freedom.
 

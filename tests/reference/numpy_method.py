@@ -1,7 +1,7 @@
 """The method in NumPy and float64, from its description: padded episodes, masks, loops over time.
 
 Written without a look at how the library computes: actions are one-hot vectors, inputs are concatenated, all
-actions are tried one by one, and every mean is a masked one. Letters as in `marl_sale.axes`; `w` is a mapping
+actions are tried one by one, and every mean is a masked one. Letters as in docs/glossary.md; `w` is a mapping
 of weights by their name in the library's state dict.
 """
 

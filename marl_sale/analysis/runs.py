@@ -44,7 +44,7 @@ class Task:
     @property
     def protocol(self) -> str:
         """Masking useless actions makes a task far easier, so no name or title goes without this."""
-        protocol = "masked actions" if self.masks_actions else "published protocol"
+        protocol = "masked actions" if self.masks_actions else "all actions available"
         return protocol if self.backend == "original" else f"{protocol}, {self.backend} backend"
 
 

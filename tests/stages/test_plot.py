@@ -157,7 +157,7 @@ def test_the_figures_of_the_table(two_recipes, tmp_path):
     assert mmsa["episode_return"]["area"]["per_seed"] == pytest.approx([0.5, 0.45, 0.4], rel=0.01)
     assert [run["env_steps"] for run in mmsa["runs"]] == [10000, 10007, 10014]
     table = (tmp_path / "out/table.md").read_text()
-    row = "| published protocol | mmsa | 3 | 10,000–10,014 | 20 | 0.900 (0.800 to 1.000) |"
+    row = "| all actions available | mmsa | 3 | 10,000–10,014 | 20 | 0.900 (0.800 to 1.000) |"
     assert row in table
     assert "| mmsa | qmix | 1.000 |" in table
 
@@ -197,21 +197,21 @@ def test_masked_and_published_tasks_never_share_a_panel(tmp_path):
     rows = cells(tmp_path / "out", "episode_return")
     ids = [Artifact.open(folder, kind="agent").manifest.id for folder in (published, masked)]
     assert {(row["protocol"], row["run"]) for row in rows if row["run"]} == {
-        ("published protocol", ids[0]),
+        ("all actions available", ids[0]),
         ("masked actions", ids[1]),
     }
     svg = (tmp_path / "out/figures/episode_return.svg").read_text()
     assert "<!-- masked actions -->" in svg
-    assert "<!-- published protocol -->" in svg
+    assert "<!-- all actions available -->" in svg
     table = (tmp_path / "out/table.md").read_text()
     assert "| masked actions | mmsa | 1 |" in table
-    assert "| published protocol | mmsa | 1 |" in table
+    assert "| all actions available | mmsa | 1 |" in table
     assert "all 2 tasks" not in table
     assert "improvement" not in table
     assert any("not comparable" in note for note in result.metrics["notes"])
     assert sorted(path.name for path in (tmp_path / "out/figures").glob("losses*.png")) == [
-        "losses-1-lbf-8x8-2p-2f-coop-masked-actions.png",
-        "losses-2-lbf-8x8-2p-2f-coop-published-protocol.png",
+        "losses-1-lbf-8x8-2p-2f-coop-all-actions-available.png",
+        "losses-2-lbf-8x8-2p-2f-coop-masked-actions.png",
     ]
 
 
@@ -225,7 +225,7 @@ def test_win_rates_are_pooled_over_tasks_with_seeds_stratified(tmp_path):
     (pooled,) = Artifact.open(tmp_path / "out", kind="report").json("report")["across_tasks"]
     # No spread within a task: whatever seeds are drawn, two are of each.
     assert pooled["win_rate"]["final"] == {"value": 0.75, "ci95": [0.75, 0.75]}
-    assert "| all 2 tasks | published protocol | mmsa | 4 |" in (tmp_path / "out/table.md").read_text()
+    assert "| all 2 tasks | all actions available | mmsa | 4 |" in (tmp_path / "out/table.md").read_text()
 
 
 def test_a_family_without_success_has_no_win_rate(tmp_path):

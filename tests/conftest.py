@@ -6,6 +6,7 @@ library is first imported. Integers pass as floats (PEP 484), which beartype all
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 
 import jaxtyping
 
@@ -20,7 +21,9 @@ import torch  # noqa: E402
 from marl_sale.config.recipe import Recipe, load_recipe  # noqa: E402
 from marl_sale.config.schema import Config  # noqa: E402
 from marl_sale.data.episodes import Episodes  # noqa: E402
+from marl_sale.observer import Silent  # noqa: E402
 from marl_sale.spec import EnvSpec  # noqa: E402
+from marl_sale.stages import pretrain_wm, train  # noqa: E402
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
@@ -120,3 +123,49 @@ def random_episodes() -> EpisodesMaker:
         return episodes
 
     return make
+
+
+SHORT = (
+    "train.env_steps=150",
+    "train.num_envs=2",
+    "train.checkpoint_period=60",
+    "train.log_period=40",
+    "evaluation.period=50",
+    "evaluation.episodes=3",
+    "evaluation.num_envs=3",
+    "exploration.anneal_env_steps=100",
+    "optimiser.target_update_period=5",
+    "replay.capacity_episodes=12",
+    "pretrain.episodes=16",
+)
+"""Some fifteen episodes: several rows, copies, evaluations and checkpoints, and a replay that overflows."""
+
+
+@pytest.fixture(scope="session")
+def short_recipe(small_recipe: RecipeMaker) -> RecipeMaker:
+    """`small_recipe` for whole stages that take a second or two."""
+    return lambda *overlays, changes=(), **more: small_recipe(*overlays, changes=[*SHORT, *changes], **more)
+
+
+@pytest.fixture(scope="session")
+def world_model(short_recipe: RecipeMaker, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A world-model artifact of `short_recipe()`, with its dataset beside it in `dataset`."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    pretrain_wm.run(
+        short_recipe(),
+        folder / "world-model",
+        seed=0,
+        device="cpu",
+        observer=Silent(),
+        command="marl-sale pretrain-wm",
+        save_dataset=folder / "dataset",
+    )
+    return folder / "world-model"
+
+
+@pytest.fixture(scope="session")
+def agent(short_recipe: RecipeMaker, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An agent artifact of `short_recipe()`."""
+    out = tmp_path_factory.mktemp("trained") / "agent"
+    train.run(short_recipe(), out, seed=0, device="cpu", observer=Silent(), command="marl-sale train")
+    return out

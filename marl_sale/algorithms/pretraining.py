@@ -47,6 +47,9 @@ class Pretraining(Algorithm):
         super().__init__(config, spec)
         self.mmsa = Mmsa(config, spec)
         self.agent = self.mmsa.agent
+        # No value is learned here that a moving embedding could disturb, and the prior must be fitted to the
+        # embedding that `train` will start from: one copy, not three.
+        self.mmsa.agent.sale = self.mmsa.sale
         self.core_decoder = (
             CoreDecoder(spec, config.agent.hidden_size) if config.pretrain.train_core else None
         )

@@ -5,6 +5,8 @@ observations and state must be readable from recurrent states, and the reward fr
 action. Our choice, as the lineage starts from a random core.
 """
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -40,8 +42,13 @@ class CoreDecoder(nn.Module):
         return loss
 
 
+Part = Literal["core", "representation"]
+
+
 class Pretraining(Algorithm):
-    """Fits the parts of an `Mmsa` that need no values. h̄ is the online core's own h, without gradient."""
+    """Fits the parts of an `Mmsa` that need no values, one after the other: first the core, then, on its
+    recurrent states at rest, embeddings and world model. h̄ is the core's own h, without gradient.
+    """
 
     def __init__(self, config: Config, spec: EnvSpec) -> None:
         super().__init__(config, spec)
@@ -50,26 +57,30 @@ class Pretraining(Algorithm):
         # No value is learned here that a moving embedding could disturb, and the prior must be fitted to the
         # embedding that `train` will start from: one copy, not three.
         self.mmsa.agent.sale = self.mmsa.sale
-        self.core_decoder = (
-            CoreDecoder(spec, config.agent.hidden_size) if config.pretrain.train_core else None
-        )
-        self.agent.core.requires_grad_(config.pretrain.train_core)
+        train_core = config.pretrain.train_core
+        self.core_decoder = CoreDecoder(spec, config.agent.hidden_size) if train_core else None
+        self.agent.core.requires_grad_(train_core)
+        self.part: Part = self.parts[0]
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What is fitted, in order; `part` is the one being fitted."""
+        return ("representation",) if self.core_decoder is None else ("core", "representation")
 
     @property
     def loss_names(self) -> tuple[str, ...]:
-        core = ("core",) if self.core_decoder is not None else ()
-        return (*core, *self.mmsa.representation_loss_names)
+        return ("core",) if self.part == "core" else self.mmsa.representation_loss_names
 
     def unroll(self, batch: Batch) -> Float[Tensor, "rows agents hidden"]:
         """Recurrent states along the batch."""
         return self.agent.core.unroll(batch.obs, batch.prev_actions, batch.batch_sizes)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        h = self.unroll(batch)
-        losses = self.mmsa.representation_losses(batch, h, h.detach())
-        if self.core_decoder is not None:
-            losses["core"] = self.core_decoder.loss(batch, h)
-        return losses
+        if self.part == "core" and self.core_decoder is not None:
+            return {"core": self.core_decoder.loss(batch, self.unroll(batch))}
+        with torch.no_grad():
+            h = self.unroll(batch)
+        return self.mmsa.representation_losses(batch, h, h)
 
     def copy_targets(self) -> None:
         self.mmsa.copy_targets()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from marl_sale.algorithms._load import build_pretraining
-from marl_sale.algorithms.pretraining import Pretraining
+from marl_sale.algorithms.pretraining import Part, Pretraining
 from marl_sale.analysis.world_model_report import open_loop_errors
 from marl_sale.artifacts.manifest import Input
 from marl_sale.artifacts.reader import Artifact
@@ -84,60 +84,82 @@ def held_out_losses(fit: Pretraining, batches: list[Batch]) -> dict[str, float]:
     return sums
 
 
-def fit_until_plateau(
-    fit: Pretraining, data: Split, written: Run, observer: Observer, seed: int, stop: StopFlag
-) -> dict[str, Any]:
-    """Epochs until the held-out loss has not improved for `patience_epochs`; keeps the best weights."""
-    config, generator = fit.config, torch_generator(seed, "pretraining batches")
-    device = fit.agent.core.input.bias.device
-    settings, size = config.pretrain, config.replay.batch_episodes
-    held_out = data.held_out_batches(device)
-    names = fit.loss_names
-    columns = [
-        "epoch",
-        "updates",
-        "seconds",
-        *(f"{part}_{n}" for n in names for part in ("train", "heldout")),
-    ]
-    rows = written.metrics("pretrain", columns)
-    observer.start("pretrain-wm", settings.max_epochs, "epochs")
-    best, best_epoch, best_state = float("inf"), 0, copy.deepcopy(fit.state_dict())
-    started, losses = perf_counter(), dict[str, float]()
-    for epoch in range(1, settings.max_epochs + 1):
-        order = data.fit[torch.randperm(len(data.fit), generator=generator)]
-        sums = dict.fromkeys(names, 0.0)
-        for index in order.split(size):
-            figures = fit.update(data.replay.pack(index).to(device))
-            for name in names:
-                sums[name] += float(figures[f"loss_{name}"]) * len(index) / len(order)
-        found = held_out_losses(fit, held_out)
-        total = sum(getattr(config.loss_weights, name) * value for name, value in found.items())
-        row: dict[str, float | None] = {
-            "epoch": epoch,
-            "updates": fit.updates,
-            "seconds": perf_counter() - started,
-            **{f"train_{name}": value for name, value in sums.items()},
-            **{f"heldout_{name}": value for name, value in found.items()},
+class Fitting:
+    """Fits each part of a pre-training until its held-out loss stops falling, and logs every epoch."""
+
+    def __init__(
+        self, fit: Pretraining, data: Split, written: Run, observer: Observer, seed: int, stop: StopFlag
+    ) -> None:
+        self.fit, self.data, self.written, self.observer, self.stop = fit, data, written, observer, stop
+        self.generator = torch_generator(seed, "pretraining batches")
+        self.device = fit.agent.core.input.bias.device
+        self.held_out = data.held_out_batches(self.device)
+        core = ("core",) if "core" in fit.parts else ()
+        names = (*core, *fit.mmsa.representation_loss_names)
+        losses = [f"{kind}_{name}" for name in names for kind in ("train", "heldout")]
+        self.rows = written.metrics("pretrain", ["epoch", "updates", "seconds", *losses])
+        self.epoch, self.started = 0, perf_counter()
+
+    def run(self) -> dict[str, Any]:
+        """All parts; their figures, and the held-out losses of the weights that were kept."""
+        parts = {part: self.until_plateau(part) for part in self.fit.parts}
+        losses = {name: value for part in parts.values() for name, value in part["heldout_losses"].items()}
+        return {
+            "parts": parts,
+            "epochs": self.epoch,
+            "updates": self.fit.updates,
+            "seconds": perf_counter() - self.started,
+            "heldout_losses": losses,
         }
-        rows.append(row)
-        observer.row("pretrain", row)
-        observer.progress(epoch, {"heldout_loss": total})
-        if total < best * (1 - settings.min_improvement) or epoch == 1:
-            best, best_epoch, best_state, losses = total, epoch, copy.deepcopy(fit.state_dict()), found
-        if stop:
-            raise StoppedError(f"{written.path}: stopped by {stop.signal} in epoch {epoch}", "start it again")
-        if epoch - best_epoch >= settings.patience_epochs:
-            break
-    fit.load_state_dict(best_state)
-    return {
-        "epochs": epoch,
-        "best_epoch": best_epoch,
-        "updates": fit.updates,
-        "seconds": perf_counter() - started,
-        "heldout_loss": best,
-        "heldout_losses": losses,
-        "stopped_on_plateau": epoch - best_epoch >= settings.patience_epochs,
-    }
+
+    def until_plateau(self, part: Part) -> dict[str, Any]:
+        """Epochs until the held-out loss has not improved for `patience_epochs`; keeps the best weights."""
+        fit, settings = self.fit, self.fit.config.pretrain
+        fit.part = part
+        self.observer.start(f"pretrain-wm ({part})", settings.max_epochs, "epochs")
+        best, best_epoch, best_state, losses = float("inf"), 0, fit.state_dict(), dict[str, float]()
+        for epoch in range(1, settings.max_epochs + 1):
+            trained, found = self._pass(), held_out_losses(fit, self.held_out)
+            self._log(trained, found)
+            total = sum(getattr(fit.config.loss_weights, name) * value for name, value in found.items())
+            self.observer.progress(epoch, {"heldout_loss": total})
+            if total < best * (1 - settings.min_improvement) or epoch == 1:
+                best, best_epoch, best_state, losses = total, epoch, copy.deepcopy(fit.state_dict()), found
+            if self.stop:
+                raise StoppedError(
+                    f"{self.written.path}: stopped by {self.stop.signal} in epoch {self.epoch}",
+                    "start it again",
+                )
+            if epoch - best_epoch >= settings.patience_epochs:
+                break
+        fit.load_state_dict(best_state)
+        return {
+            "epochs": epoch,
+            "best_epoch": best_epoch,
+            "heldout_loss": best,
+            "heldout_losses": losses,
+            "stopped_on_plateau": epoch - best_epoch >= settings.patience_epochs,
+        }
+
+    def _pass(self) -> dict[str, float]:
+        """One update on every batch of the episodes to fit; mean of each loss over episodes."""
+        order = self.data.fit[torch.randperm(len(self.data.fit), generator=self.generator)]
+        sums = dict.fromkeys(self.fit.loss_names, 0.0)
+        for index in order.split(self.fit.config.replay.batch_episodes):
+            figures = self.fit.update(self.data.replay.pack(index).to(self.device))
+            for name in sums:
+                sums[name] += float(figures[f"loss_{name}"]) * len(index) / len(order)
+        return sums
+
+    def _log(self, trained: dict[str, float], held_out: dict[str, float]) -> None:
+        """A row of the metrics; losses of the other part are null."""
+        self.epoch += 1
+        row: dict[str, float | None] = dict.fromkeys(self.rows.columns)
+        row |= {"epoch": self.epoch, "updates": self.fit.updates, "seconds": perf_counter() - self.started}
+        row |= {f"train_{name}": value for name, value in trained.items()}
+        row |= {f"heldout_{name}": value for name, value in held_out.items()}
+        self.rows.append(row)
+        self.observer.row("pretrain", row)
 
 
 @torch.no_grad()
@@ -211,7 +233,7 @@ def run(
                 observer.note(f"dataset saved to {save_dataset}")
             fit = build_pretraining(config, env.spec, seed=seed, device=where)
             data = split_episodes(source, config.pretrain.holdout, torch_generator(seed, "holdout"))
-            figures = fit_until_plateau(fit, data, written, observer, seed, stop)
+            figures = Fitting(fit, data, written, observer, seed, stop).run()
             state = fit.mmsa.state_dict()
             weights = {name: state[name] for name in fit.mmsa.pretrained_names}
             fit.mmsa.load_pretrained(

@@ -91,7 +91,7 @@ class Fitting:
         self, fit: Pretraining, data: Split, written: Run, observer: Observer, seed: int, stop: StopFlag
     ) -> None:
         self.fit, self.data, self.written, self.observer, self.stop = fit, data, written, observer, stop
-        self.generator = torch_generator(seed, "pretraining batches")
+        self.seed, self.generator = seed, torch.Generator()
         self.device = fit.agent.core.input.bias.device
         self.held_out = data.held_out_batches(self.device)
         core = ("core",) if "core" in fit.parts else ()
@@ -116,6 +116,7 @@ class Fitting:
         """Epochs until the held-out loss has not improved for `patience_epochs`; keeps the best weights."""
         fit, settings = self.fit, self.fit.config.pretrain
         fit.part = part
+        self.generator = torch_generator(self.seed, f"pretraining batches ({part})")
         self.observer.start(f"pretrain-wm ({part})", settings.max_epochs, "epochs")
         best, best_epoch, best_state, losses = float("inf"), 0, fit.state_dict(), dict[str, float]()
         for epoch in range(1, settings.max_epochs + 1):

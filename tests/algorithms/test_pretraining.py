@@ -50,6 +50,19 @@ def test_the_reward_is_read_from_all_agents_and_the_joint_action(spec: EnvSpec, 
     )
 
 
+def test_embeddings_and_world_model_are_fitted_on_a_core_at_rest(
+    spec: EnvSpec, small_config: Callable[..., Config], batch: Batch
+) -> None:
+    fit = build_pretraining(small_config(), spec)
+    assert fit.parts == ("core", "representation")
+    for part, moves in (("core", True), ("representation", False)):
+        fit.part = part
+        before = [parameter.clone() for parameter in fit.agent.core.parameters()]
+        fit.update(batch)
+        after = fit.agent.core.parameters()
+        assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)) == moves
+
+
 FAST = ("optimiser.name=adam", "optimiser.learning_rate=0.01")
 
 

@@ -47,19 +47,23 @@ def test_what_is_written(world_model: Path, short_recipe: Callable[..., Recipe])
     rows = artifact.rows("metrics/pretrain")
     columns = [f"{part}_{name}" for name in names for part in ("train", "heldout")]
     assert list(rows[0]) == ["epoch", "updates", "seconds", *columns]
-    assert [row["epoch"] for row in rows] == [1, 2]
-    assert [row["updates"] for row in rows] == [3, 6]  # 12 episodes in batches of 4
-    assert all(value is not None for row in rows for value in row.values())
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert [row["updates"] for row in rows] == [3, 6, 9, 12]  # 12 episodes in batches of 4
+    for row, fitted in zip(rows, [{"core"}] * 2 + [set(names) - {"core"}] * 2, strict=True):
+        found = {name for name in names if row[f"train_{name}"] is not None}
+        assert found == fitted == {name for name in names if row[f"heldout_{name}"] is not None}
 
     report = artifact.json("report")
     assert report["episodes"] == 16
     assert report["heldout_episodes"] == 4
     assert set(report["heldout_losses"]) == set(names)
-    best = rows[report["best_epoch"] - 1]
-    assert {f"heldout_{name}": value for name, value in report["heldout_losses"].items()} == {
-        name: value for name, value in best.items() if name.startswith("heldout_")
-    }
-    assert report["heldout_loss"] == pytest.approx(sum(report["heldout_losses"].values()))
+    for first, part in zip((0, 2), ("core", "representation"), strict=True):
+        fitted = report["parts"][part]
+        best = rows[first + fitted["best_epoch"] - 1]
+        assert {name: best[f"heldout_{name}"] for name in fitted["heldout_losses"]} == fitted[
+            "heldout_losses"
+        ]
+        assert fitted["heldout_loss"] == pytest.approx(sum(fitted["heldout_losses"].values()))
     assert [error["steps"] for error in report["open_loop"]] == [1, 2, 3]
     counts = [error["count"] for error in report["open_loop"]]
     assert counts == sorted(counts, reverse=True)
@@ -109,7 +113,7 @@ def test_held_out_episodes_are_never_in_the_fit(
     run(recipe, tmp_path / "spoiled", dataset=dataset)
     assert same(weights(tmp_path / "plain"), weights(tmp_path / "spoiled"))
     plain, other = (opened(tmp_path / name).rows("metrics/pretrain")[0] for name in ("plain", "spoiled"))
-    assert plain["train_rec"] == other["train_rec"]
+    assert plain["train_core"] == other["train_core"]
     assert plain["heldout_core"] != other["heldout_core"]
 
 
@@ -132,8 +136,13 @@ def test_it_stops_on_a_plateau_and_keeps_the_best(
     plateau = ["pretrain.patience_epochs=2", "pretrain.min_improvement=1.0", "pretrain.max_epochs=9"]
     stopped = run(short_recipe(changes=plateau), tmp_path / "stopped", dataset=dataset).metrics
     first = run(short_recipe(changes=["pretrain.max_epochs=1"]), tmp_path / "first", dataset=dataset).metrics
-    assert (stopped["epochs"], stopped["best_epoch"], stopped["stopped_on_plateau"]) == (3, 1, True)
-    assert (first["epochs"], first["best_epoch"], first["stopped_on_plateau"]) == (1, 1, False)
+    assert (stopped["epochs"], first["epochs"]) == (6, 2)
+    for part in ("core", "representation"):
+        epochs, best, plateau_found = (
+            [run["parts"][part][name] for run in (stopped, first)]
+            for name in ("epochs", "best_epoch", "stopped_on_plateau")
+        )
+        assert (epochs, best, plateau_found) == ([3, 1], [1, 1], [True, False])
     assert same(weights(tmp_path / "stopped"), weights(tmp_path / "first"))
     assert stopped["open_loop"] == first["open_loop"]
 

@@ -85,9 +85,11 @@ def test_routes_of_training(
 def test_routes_of_pretraining(spec: EnvSpec, small_config: Callable[..., Config], batch: Batch) -> None:
     fit = build_pretraining(small_config(), spec)
     routes = {}
-    for fit.part in fit.parts:
+    for part in fit.parts:
+        fit.part = part
         routes |= {name: reached(fit, loss) for name, loss in fit.losses(batch).items()}
-    assert routes == {name: groups for name, groups in ROUTES.items() if name != "td"}
+    one_copy = {"sale": {"fixed sale"}}  # shared with the agent, under whose name it is listed
+    assert routes == {name: groups for name, groups in ROUTES.items() if name != "td"} | one_copy
 
 
 @pytest.mark.parametrize("name", ["qmix", "vdn", "iql"])

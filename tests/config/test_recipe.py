@@ -1,5 +1,6 @@
 """From names to configurations: layers, origins, messages, fingerprints."""
 
+import re
 from pathlib import Path
 from typing import Any
 

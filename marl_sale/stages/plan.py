@@ -17,12 +17,13 @@ from marl_sale.artifacts.reader import Artifact
 from marl_sale.config.recipe import Recipe
 from marl_sale.data.replay import replay_bytes
 from marl_sale.envs._load import describe
-from marl_sale.errors import ArtifactError, RunExistsError, UsageError
+from marl_sale.errors import ArtifactError, RunExistsError
 from marl_sale.spec import EnvSpec
 from marl_sale.stages._artifacts import load_policy, recipe_of, require_same_task
 from marl_sale.stages._machine import choose_device
 from marl_sale.stages.evaluate import open_agent
 from marl_sale.stages.folders import finished_seconds
+from marl_sale.stages.pretrain_wm import require_possible
 from marl_sale.stages.result import StageResult
 from marl_sale.stages.train import load_world_model
 
@@ -38,13 +39,7 @@ def pretrain_wm(
 ) -> StageResult:
     """Plan of `pretrain-wm`."""
     config = recipe.config
-    if config.algorithm != "mmsa" or not (config.world_model.enabled or config.sale.enabled):
-        raise UsageError(
-            f"{recipe.name}: has neither world model nor SALE, so there is nothing to pre-train",
-            "use the mmsa recipe of the task",
-        )
-    if policy is not None and dataset is not None:
-        raise UsageError("--policy and --dataset exclude each other: a dataset is not gathered again")
+    require_possible(recipe, policy, dataset)
     where, spec = choose_device(device, config.train.threads), describe(config.env)
     episodes = config.pretrain.episodes
     if policy is not None:

@@ -179,6 +179,18 @@ def report(fit: Pretraining, data: Split) -> dict[str, Any]:
     return {"open_loop": [error.to_json() for error in errors]}
 
 
+def require_possible(recipe: Recipe, policy: Path | None, dataset: Path | None) -> None:
+    """UsageError where the recipe has nothing to pre-train, or episodes are asked for twice."""
+    config = recipe.config
+    if config.algorithm != "mmsa" or not (config.world_model.enabled or config.sale.enabled):
+        raise UsageError(
+            f"{recipe.name}: has neither world model nor SALE, so there is nothing to pre-train",
+            "use the mmsa recipe of the task",
+        )
+    if policy is not None and dataset is not None:
+        raise UsageError("--policy and --dataset exclude each other: a dataset is not gathered again")
+
+
 def run(
     recipe: Recipe,
     out: Path,
@@ -197,13 +209,7 @@ def run(
     not fit the task, RunExistsError where `out` or `save_dataset` is in use.
     """
     config = recipe.config
-    if config.algorithm != "mmsa" or not (config.world_model.enabled or config.sale.enabled):
-        raise UsageError(
-            f"{recipe.name}: has neither world model nor SALE, so there is nothing to pre-train",
-            "use the mmsa recipe of the task",
-        )
-    if policy is not None and dataset is not None:
-        raise UsageError("--policy and --dataset exclude each other: a dataset is not gathered again")
+    require_possible(recipe, policy, dataset)
     where = choose_device(device, config.train.threads)
     env = make_env(config.env, config.train.num_envs)
     try:

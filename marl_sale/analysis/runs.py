@@ -84,13 +84,13 @@ class TrainingRun:
 
 @dataclass(frozen=True)
 class EvaluationRun:
-    """The greedy episodes of one agent."""
+    """The greedy episodes of one agent, or those of random play."""
 
     id: str
     agent: str
-    """Id of the agent artifact."""
-    checkpoint: int
-    """Env steps the agent had been trained for."""
+    """Id of the agent artifact; empty for random play."""
+    checkpoint: int | None
+    """Env steps the agent had been trained for; None for random play."""
     bank: int
     """Bank of evaluation seeds; 0 is the standard one."""
     recipe: str
@@ -244,7 +244,8 @@ def _stream(artifact: Artifact, name: str) -> Rows:
 def _evaluation_run(artifact: Artifact) -> EvaluationRun:
     rows, summary = artifact.rows("episodes"), artifact.json("report")
     try:
-        checkpoint = _typed(summary["checkpoint"], int)
+        random = summary["policy"] == "random"
+        checkpoint = None if random else _typed(summary["checkpoint"], int)
         returns = np.array([float(_typed(row["episode_return"], int | float)) for row in rows])
         wins = [row["success"] for row in rows]
     except (KeyError, TypeError) as error:
@@ -253,13 +254,13 @@ def _evaluation_run(artifact: Artifact) -> EvaluationRun:
         raise ArtifactError(f"{artifact.path}: no episode in it", "make it again: marl-sale eval")
     agents = [entry.id for entry in artifact.manifest.inputs if entry.role == "agent"]
     known = all(win is not None for win in wins)
-    recipe = " ".join([artifact.manifest.recipe, *artifact.manifest.overrides])
+    played = "random play" if random else artifact.manifest.recipe
     return EvaluationRun(
         id=artifact.manifest.id,
         agent=agents[0] if agents else "",
         checkpoint=checkpoint,
         bank=artifact.manifest.seed,
-        recipe=recipe,
+        recipe=" ".join([played, *artifact.manifest.overrides]),
         task=_task(artifact),
         returns=returns,
         successes=sum(map(bool, wins)) if known else None,

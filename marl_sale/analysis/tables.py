@@ -148,7 +148,7 @@ def markdown(content: Mapping[str, Any], notes: Sequence[str]) -> str:
                 *(
                     *_where(entry),
                     entry["agent"],
-                    f"{entry['checkpoint']:,}",
+                    "–" if entry["checkpoint"] is None else f"{entry['checkpoint']:,}",
                     entry["bank"],
                     entry["episodes"],
                 ),

@@ -76,7 +76,7 @@ def agent(
 
 
 def evaluation(folder, agent_folder, *, wins, episodes):
-    """An evaluation artifact; `wins` None: of a family without success."""
+    """An evaluation artifact; `wins` None: of a family without success; `agent_folder` None: of random play."""
     columns = ("episode", "seed", "episode_return", "episode_length", "success")
     with Run.create(
         folder,
@@ -87,7 +87,7 @@ def evaluation(folder, agent_folder, *, wins, episodes):
         fingerprint=None,
         seed=0,
         env_spec=spec(),
-        inputs=[Artifact.open(agent_folder, kind="agent").as_input("agent")],
+        inputs=[Artifact.open(agent_folder, kind="agent").as_input("agent")] if agent_folder else [],
         command="marl-sale eval",
         device="cpu",
     ) as run:
@@ -95,7 +95,8 @@ def evaluation(folder, agent_folder, *, wins, episodes):
         for k in range(episodes):
             win = None if wins is None else k < wins
             rows.append(dict(zip(columns, (k, k, float(bool(win)), 9, win), strict=True)))
-        run.write_json("report", {"checkpoint": 10000})
+        who = {"policy": "agent", "checkpoint": 10000} if agent_folder else {"policy": "random"}
+        run.write_json("report", who)
         run.finish("complete", counters={})
     return folder
 
@@ -243,6 +244,14 @@ def test_evaluations_get_wilson_intervals(tmp_path):
     agent_id = Artifact.open(trained, kind="agent").manifest.id
     assert f"| {agent_id} | 10,000 | 0 | 10 | 0.500 (0.237 to 0.763) |" in table
     assert "| 4 | – | 0.000 (0.000 to 0.000) |" in table
+
+
+def test_random_play_stands_beside_the_agents(tmp_path):
+    trained = agent(tmp_path / "agent")
+    random = evaluation(tmp_path / "random", None, wins=1, episodes=10)
+    draw([trained, random], tmp_path / "out")
+    row = next(line for line in (tmp_path / "out/table.md").read_text().splitlines() if "random play" in line)
+    assert "| – | 0 | 10 | 0.100 (" in row
 
 
 def test_evaluations_alone_make_a_table(tmp_path):

@@ -76,7 +76,7 @@ def agent(
 
 
 def evaluation(folder, agent_folder, *, wins, episodes):
-    """An evaluation artifact; `wins` None: of a family without success; `agent_folder` None: of random play."""
+    """An evaluation; `wins` None: of a family without success, `agent_folder` None: of random play."""
     columns = ("episode", "seed", "episode_return", "episode_length", "success")
     with Run.create(
         folder,

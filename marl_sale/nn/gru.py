@@ -4,7 +4,7 @@ Torch's own packed GRU allocates a full-size gradient per time step on the CPU, 
 quadratic in the length of an episode. Here every time step writes into its own rows, and the gradients of
 the recurrent weights are one matrix product over all rows. Time steps are small (B · N rows), so what an
 operation costs is mostly its call: element-wise ones go through NumPy views of the same memory, whose calls
-cost a quarter of torch's. Equations as torch.nn.GRU:
+cost a quarter of torch's (on a loaded machine the gain was within the noise). Equations as torch.nn.GRU:
 
 r = σ(gx_r + W_hr h + b_hr);  u = σ(gx_u + W_hu h + b_hu);  n = tanh(gx_n + r ⊙ (W_hn h + b_hn))
 h' = (1 − u) ⊙ n + u ⊙ h

@@ -10,7 +10,8 @@ import hashlib
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64, UInt64
+from torch import Tensor
 
 EVALUATION_BANK = 20602
 """Key of the evaluation seed bank; changing it changes every reported number."""
@@ -42,3 +43,22 @@ def torch_generator(seed: int, stream: str, device: torch.device | str = "cpu") 
 def numpy_generator(seed: int, stream: str, index: int = 0) -> np.random.Generator:
     """A counter-based NumPy generator for one element of a named stream."""
     return np.random.Generator(np.random.Philox(key=derive(seed, stream, index)))
+
+
+def uniform_draws(seeds: Int64[np.ndarray, " episodes"], count: int) -> Float64[Tensor, "episodes count"]:
+    """`count` numbers in [0, 1) from each seed, all at once: draw k of a seed depends on both alone.
+
+    Counter-based: Steele et al. 2014, "Fast Splittable Pseudorandom Number Generators" (SplitMix64).
+    """
+    with np.errstate(over="ignore"):
+        state = _mixed(seeds.astype(np.uint64))[:, None]
+        bits = _mixed(state + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    return torch.from_numpy((bits >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+
+
+def _mixed(z: UInt64[np.ndarray, "*shape"]) -> UInt64[np.ndarray, "*shape"]:
+    """SplitMix64's finaliser: every bit of the input changes half of the output's."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: np.ndarray = z ^ (z >> np.uint64(31))
+    return mixed

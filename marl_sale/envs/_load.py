@@ -1,4 +1,4 @@
-"""Environment families by name: every module of this folder without a leading underscore is one.
+"""Environment families by name: every module or folder here without a leading underscore is one.
 
 A family is imported only when a recipe asks for it, so that a package nobody uses need not be installed.
 """
@@ -33,7 +33,9 @@ def make_env(config: schema.Env, num_envs: int) -> VectorEnv:
             f"did you mean {nearest[0]!r}?" if nearest else "see docs/add-an-environment.md to add a family",
         )
     try:
-        plugin = import_module(f"{envs.__name__}.{config.family}")
+        make: Callable[[schema.Env, int], VectorEnv]
+        make = import_module(f"{envs.__name__}.{config.family}").make
+        return make(config, num_envs)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in ("", "marl_sale"):
@@ -42,8 +44,6 @@ def make_env(config: schema.Env, num_envs: int) -> VectorEnv:
             f"env.family {config.family!r} needs the package {package!r}, which is not installed",
             f'pip install "{_requirement(package)}"',
         ) from error
-    make: Callable[[schema.Env, int], VectorEnv] = plugin.make
-    return make(config, num_envs)
 
 
 def describe(config: schema.Env) -> EnvSpec:

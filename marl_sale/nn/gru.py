@@ -1,23 +1,23 @@
 """A GRU along packed episodes, with its backward pass written out.
 
 Torch's own packed GRU allocates a full-size gradient per time step on the CPU, so its backward pass is
-quadratic in the length of an episode. Here every time step writes into its own rows, and the gradients of
-the recurrent weights are one matrix product over all rows. Time steps are small (B · N rows), so what an
-operation costs is mostly its call: element-wise ones go through NumPy views of the same memory, whose calls
-cost a quarter of torch's (on a loaded machine the gain was within the noise). Equations as torch.nn.GRU:
+quadratic in the length of an episode. Here every time step works in its own rows of a few large tensors, with
+as few calls as possible (time steps are small: B · N rows), and the gradients of all weights are one matrix
+product each. Equations as torch.nn.GRU:
 
-r = σ(gx_r + W_hr h + b_hr);  u = σ(gx_u + W_hu h + b_hu);  n = tanh(gx_n + r ⊙ (W_hn h + b_hn))
+r = σ(W_ir x + W_hr h + b_r);  u = σ(W_iu x + W_hu h + b_u);  n = tanh(W_in x + b_in + r ⊙ (W_hn h + b_hn))
 h' = (1 − u) ⊙ n + u ⊙ h
+
+A row of `gates` is [W_in x + b_in | r | u | W_hn h + b_hn]: the first three come from x with one product, the
+last three from h.
 """
 
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 
@@ -28,76 +28,74 @@ def unroll_gru(
     if x.device.type != "cpu":
         packed: Tensor = gru(PackedSequence(x, batch_sizes))[0].data
         return packed
-    w_ih, w_hh, b_ih, b_hh = (weight for _, weight in gru.named_parameters())
-    gates = 2 * gru.hidden_size
-    bias = torch.cat([b_ih[:gates] + b_hh[:gates], b_ih[gates:]])
-    inputs = [F.linear(x, w, b) for w, b in zip(w_ih.chunk(3), bias.chunk(3), strict=True)]
-    arguments = (*inputs, w_hh, b_hh[gates:], batch_sizes.tolist())
-    h: Tensor = _Unroll.apply(*arguments)  # type: ignore[no-untyped-call]
+    weights = (weight for _, weight in gru.named_parameters())
+    h: Tensor = _Unroll.apply(x, *weights, batch_sizes.tolist())  # type: ignore[no-untyped-call]
     return h
-
-
-def _views(x: Tensor, sizes: list[int]) -> list[Any]:
-    """NumPy views of the rows of each time step."""
-    return np.split(x.numpy(), np.cumsum(sizes)[:-1])
 
 
 class _Unroll(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, gx_r: Tensor, gx_u: Tensor, gx_n: Tensor, w_hh: Tensor, b_n: Tensor, sizes: list[int]
+        ctx: Any, x: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, sizes: list[int]
     ) -> Tensor:
-        w_r, w_u, w_n = (w.t().contiguous() for w in w_hh.chunk(3))
-        r, u, h_n, n, h = (torch.empty_like(gx_n) for _ in range(5))
-        products = zip(*(x.split(sizes) for x in (gx_r, gx_u, r, u, h_n, h)), strict=True)
-        arrays = zip(*(_views(x, sizes) for x in (gx_n, r, u, h_n, n, h)), strict=True)
-        before = gx_n.new_zeros(sizes[0], gx_n.shape[1])
-        for (gx_r_t, gx_u_t, r_t, u_t, h_n_t, h_t), (gx_n_, r_, u_, h_n_, n_, h_) in zip(
-            products, arrays, strict=True
-        ):
+        hidden = w_hh.shape[1]
+        w_ih = w_ih.roll(hidden, 0)  # torch's order of gates is r, u, n
+        bias = (b_ih + torch.cat([b_hh[: 2 * hidden], b_hh.new_zeros(hidden)])).roll(hidden)
+        gates, (n, h) = x.new_empty(len(x), 4 * hidden), x.new_empty(2, len(x), hidden)
+        torch.addmm(bias, x, w_ih.t(), out=gates[:, : 3 * hidden])
+        gates[:, 3 * hidden :] = b_hh[2 * hidden :]
+
+        from_x, r, u, from_h = gates.chunk(4, 1)
+        recurrent, both = gates[:, hidden:], gates[:, hidden : 3 * hidden]
+        w = w_hh.t().contiguous()
+        before = x.new_zeros(sizes[0], hidden)
+        times = zip(
+            *(rows.split(sizes) for rows in (recurrent, both, from_x, r, u, from_h, n, h)), strict=True
+        )
+        for recurrent_t, both_t, from_x_t, r_t, u_t, from_h_t, n_t, h_t in times:
             before = before[: len(h_t)]
-            torch.addmm(gx_r_t, before, w_r, out=r_t).sigmoid_()
-            torch.addmm(gx_u_t, before, w_u, out=u_t).sigmoid_()
-            torch.addmm(b_n, before, w_n, out=h_n_t)
-            np.multiply(r_, h_n_, out=n_)
-            np.add(n_, gx_n_, out=n_)
-            np.tanh(n_, out=n_)
-            np.subtract(before.numpy(), n_, out=h_)
-            np.multiply(h_, u_, out=h_)
-            np.add(h_, n_, out=h_)
+            torch.addmm(recurrent_t, before, w, out=recurrent_t)
+            both_t.sigmoid_()
+            torch.addcmul(from_x_t, r_t, from_h_t, out=n_t).tanh_()
+            torch.lerp(n_t, before, u_t, out=h_t)
             before = h_t
-        ctx.save_for_backward(w_hh, r, u, h_n, n, h)
+        ctx.save_for_backward(x, w_ih, w_hh, gates, n, h)
         ctx.sizes = sizes
         return h
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_h: Tensor) -> tuple[Tensor | None, ...]:
-        w_hh, r, u, h_n, n, h = ctx.saved_tensors
+        x, w_ih, w_hh, gates, n, h = ctx.saved_tensors
         sizes, hidden = ctx.sizes, h.shape[1]
-        before = _states_before(h, sizes)
-        # Factors that do not depend on the gradient, for all times at once.
-        to_n = (1 - u) * (1 - n.square())
-        to_u = (before - n) * u * (1 - u)
-        to_r = h_n * r * (1 - r)
+        _, r, u, from_h = gates.chunk(4, 1)
+
+        # What dh is multiplied with on its way to W_in x, and to r, u and W_hn h: for all times at once.
+        keep = 1 - u
+        to_n = torch.addcmul(keep, keep * n, n, value=-1)
+        factors = h.new_empty(len(h), 3, hidden)
+        to_r, to_u, to_from_h = factors.unbind(1)
+        torch.mul(to_n, r, out=to_from_h)
+        torch.mul(h - n, keep, out=to_u)
+        via_r = to_from_h * from_h
+        torch.addcmul(via_r, via_r, r, value=-1, out=to_r)
 
         dh = grad_h.clone()  # grows by what later times carry back
-        grad_n = torch.empty_like(h)
-        grad_gh = torch.empty(len(h), 3 * hidden, dtype=h.dtype)  # of W_hh h + b
-        grad_r, grad_u, grad_h_n = (grad_gh[:, i * hidden : (i + 1) * hidden] for i in range(3))
-        rows = (dh, to_n, to_u, to_r, r, u, grad_n, grad_r, grad_u, grad_h_n)
-        per_time = list(zip(grad_gh.split(sizes), *(_views(x, sizes) for x in rows), strict=True))
+        grad = h.new_empty(len(h), 4 * hidden)  # of the rows of gates, before σ and tanh
+        recurrent = grad[:, hidden:]
+        per_time = (dh, u, factors, recurrent.unflatten(1, (3, hidden)), recurrent)
+        times = list(zip(*(rows.split(sizes) for rows in per_time), strict=True))
         for t in range(len(sizes) - 1, -1, -1):
-            grad_gh_, dh_, to_n_, to_u_, to_r_, r_, u_, grad_n_, grad_r_, grad_u_, grad_h_n_ = per_time[t]
-            np.multiply(dh_, to_n_, out=grad_n_)
-            np.multiply(grad_n_, to_r_, out=grad_r_)
-            np.multiply(dh_, to_u_, out=grad_u_)
-            np.multiply(grad_n_, r_, out=grad_h_n_)
+            dh_t, u_t, factors_t, by_gate_t, recurrent_t = times[t]
+            torch.mul(dh_t.unsqueeze(1), factors_t, out=by_gate_t)
             if t:
-                earlier = per_time[t - 1][1][: len(dh_)]
-                np.add(earlier, dh_ * u_, out=earlier)
-                np.add(earlier, torch.mm(grad_gh_, w_hh).numpy(), out=earlier)
-        return grad_r, grad_u, grad_n, grad_gh.t() @ before, grad_h_n.sum(0), None
+                times[t - 1][0][: len(dh_t)].addcmul_(dh_t, u_t).addmm_(recurrent_t, w_hh)
+        torch.mul(dh, to_n, out=grad[:, :hidden])
+
+        from_x, bias = grad[:, : 3 * hidden], grad.sum(0)
+        grad_w_ih, grad_b_ih = (g.roll(-hidden, 0) for g in (from_x.t() @ x, bias[: 3 * hidden]))
+        grad_w_hh = recurrent.t() @ _states_before(h, sizes)
+        return from_x @ w_ih, grad_w_ih, grad_w_hh, grad_b_ih, bias[hidden:], None
 
 
 def _states_before(h: Tensor, sizes: list[int]) -> Tensor:

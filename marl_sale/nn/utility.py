@@ -65,7 +65,11 @@ class SaleHead(nn.Module):
 
 
 class BilinearHead(nn.Module):
-    """Q^i(a) = u_a([h; z_s]) + v([h; z_s]) · z_sa(a): the lean alternative."""
+    """Q^i(a) = u_a(x) + v(x) · z_sa(a) with x = [AvgL1Norm(h); z_s]: the lean alternative.
+
+    Without the norm, h (whose entries are a fifth of those of z_s) is hardly heard, and the values follow
+    every move of the embeddings (docs/results.md).
+    """
 
     def __init__(self, hidden_size: int, n_actions: int, sale_size: int) -> None:
         super().__init__()
@@ -76,7 +80,8 @@ class BilinearHead(nn.Module):
         self, h: Float[Tensor, "*rows hidden"], z_s: Float[Tensor, "*rows dim"], z_sa: ActionEmbedding
     ) -> Float[Tensor, "*rows actions"]:
         """Values of every action."""
-        return self._u(h, z_s) + z_sa.dot(self._v(h, z_s).unsqueeze(-2))
+        h = avg_l1_norm(h)
+        return self._of(self.u, h, z_s) + z_sa.dot(self._of(self.v, h, z_s).unsqueeze(-2))
 
     def taken(
         self,
@@ -86,14 +91,13 @@ class BilinearHead(nn.Module):
         actions: Int64[Tensor, "*rows"],
     ) -> Float[Tensor, "*rows"]:
         """Value of one action."""
-        u = self._u(h, z_s).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-        return u + z_sa.dot(self._v(h, z_s))
+        h = avg_l1_norm(h)
+        u = self._of(self.u, h, z_s).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+        return u + z_sa.dot(self._of(self.v, h, z_s))
 
-    def _u(self, h: Tensor, z_s: Tensor) -> Tensor:
-        return self.u.dense(0, h) + self.u.dense(1, z_s) + self.u.bias
-
-    def _v(self, h: Tensor, z_s: Tensor) -> Tensor:
-        return self.v.dense(0, h) + self.v.dense(1, z_s) + self.v.bias
+    @staticmethod
+    def _of(layer: SplitLinear, h: Tensor, z_s: Tensor) -> Tensor:
+        return layer.dense(0, h) + layer.dense(1, z_s) + layer.bias
 
 
 def sale_head(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -35,13 +35,16 @@ def test_every_family_is_checked() -> None:
     assert set(TASKS) == set(families())
 
 
+@pytest.mark.parametrize("backend", ["native", "original"])
 @pytest.mark.parametrize("mask_actions", [False, True])
 @pytest.mark.parametrize(("family", "task"), [(family, task) for family in TASKS for task in TASKS[family]])
-def test_families_keep_the_contract(family: str, task: str, mask_actions: bool) -> None:
+def test_families_keep_the_contract(
+    family: str, task: str, mask_actions: bool, backend: Literal["native", "original"]
+) -> None:
     config = schema.Env(
         family=family,
         task=task,
-        backend="original",
+        backend=backend,
         mask_actions=mask_actions,
         scale_obs=True,
         bootstrap_at_time_limit=False,

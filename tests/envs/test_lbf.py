@@ -1,24 +1,25 @@
-"""Level-Based Foraging against the package itself."""
-
-from types import SimpleNamespace
-from typing import Any
+"""The original backend of Level-Based Foraging, and names of tasks, against the package itself."""
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lbforaging.foraging.environment import Action, ForagingEnv
+from lbforaging.foraging.environment import Action
 
 from marl_sale.config import schema
 from marl_sale.envs._load import make_env
-from marl_sale.envs.lbf import TIME_LIMIT, Foraging, Task
+from marl_sale.envs.lbf.original import OriginalForaging
+from marl_sale.envs.lbf.task import TIME_LIMIT, Task
 from marl_sale.errors import ConfigError
+from tests.envs.lbf_package import package_game
 
 LOAD = Action.LOAD.value
 
 
-def build(task: str, num_envs: int = 1, *, mask_actions: bool = False, scale_obs: bool = False) -> Foraging:
+def build(
+    task: str, num_envs: int = 1, *, mask_actions: bool = False, scale_obs: bool = False
+) -> OriginalForaging:
     env = make_env(
         schema.Env(
             family="lbf",
@@ -30,30 +31,8 @@ def build(task: str, num_envs: int = 1, *, mask_actions: bool = False, scale_obs
         ),
         num_envs,
     )
-    assert isinstance(env, Foraging)
+    assert isinstance(env, OriginalForaging)
     return env
-
-
-def package_game(task: Task) -> Any:
-    """The package's own environment, new, as its registry would make it."""
-    game = ForagingEnv(
-        players=task.players,
-        min_player_level=1,
-        max_player_level=2,
-        field_size=(task.rows, task.cols),
-        min_food_level=1,
-        max_food_level=None,
-        max_num_food=task.foods,
-        sight=task.sight,
-        max_episode_steps=50,
-        force_coop=task.coop,
-        grid_observation=False,
-        penalty=0.0,
-    )
-    if task.rows != task.cols:  # its self-check of observations holds on squares only
-        anything = SimpleNamespace(shape=(3 * (task.foods + task.players),), contains=lambda obs: True)
-        game.observation_space = [anything] * task.players
-    return game
 
 
 def forager(rng: np.random.Generator, avail: np.ndarray) -> list[int]:
@@ -74,6 +53,7 @@ def forager(rng: np.random.Generator, avail: np.ndarray) -> list[int]:
         "5x5-2p-4f",
         "6x9-3p-2f",
         "2s-9x6-3p-2f",
+        "8x8-3p-2f-ind-pen",
     ],
 )
 def test_equals_the_package_bit_for_bit(name: str) -> None:
@@ -196,6 +176,8 @@ tasks = st.integers(5, 99).flatmap(
         sight=st.integers(1, side),
         coop=st.booleans(),
         version=st.sampled_from([2, 3]),
+        max_food_level=st.sampled_from([None, 1]),
+        penalty=st.sampled_from([0.0, 0.1]),
     )
 )
 
@@ -228,19 +210,6 @@ def test_wrong_names_are_explained(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         Task.parse(name)
     assert "Foraging-2s-8x8-2p-2f-coop-v3" in caught.value.hint
-
-
-def test_native_backend_is_not_there_yet() -> None:
-    config = schema.Env(
-        family="lbf",
-        task="8x8-2p-2f",
-        backend="native",
-        mask_actions=False,
-        scale_obs=True,
-        bootstrap_at_time_limit=False,
-    )
-    with pytest.raises(ConfigError, match="not available yet"):
-        make_env(config, 1)
 
 
 def test_render() -> None:

@@ -48,7 +48,7 @@ def test_helper_modules_are_no_families() -> None:
 def test_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in [name for name in sys.modules if name.startswith("lbforaging")]:
         monkeypatch.delitem(sys.modules, module)
-    monkeypatch.delitem(sys.modules, "marl_sale.envs.lbf", raising=False)
+    monkeypatch.delitem(sys.modules, "marl_sale.envs.lbf.original", raising=False)
     monkeypatch.setitem(sys.modules, "lbforaging", None)
     with pytest.raises(EnvironmentFault, match="'lbf' needs the package 'lbforaging'") as caught:
         make_env(config("lbf"), 1)

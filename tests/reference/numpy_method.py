@@ -152,8 +152,8 @@ def utilities(w: Weights, agent: str, h: Array, n_actions: int) -> Array:
         z_s = sale_f(w, f"{agent}.sale", h)
         z_sa = sale_g(w, f"{agent}.sale", z_s, a)
         if f"{agent}.head.u.bias" in w:
-            u = joined_linear(w, f"{agent}.head.u", h, z_s)[..., action]
-            values.append(u + (joined_linear(w, f"{agent}.head.v", h, z_s) * z_sa).sum(-1))
+            u = joined_linear(w, f"{agent}.head.u", avg_l1_norm(h), z_s)[..., action]
+            values.append(u + (joined_linear(w, f"{agent}.head.v", avg_l1_norm(h), z_s) * z_sa).sum(-1))
         else:
             inner = avg_l1_norm(joined_linear(w, f"{agent}.head.inner", h, a))
             first = joined_linear(w, f"{agent}.head.first", inner, z_s, z_sa)

@@ -1,11 +1,9 @@
-"""Level-Based Foraging: the published package `lbforaging` behind our interface.
+"""The published package `lbforaging` behind our interface.
 
 Rules, rewards and random draws are the package's own. Only what it spends four fifths of its time on is
 built here instead, with equal results: observations, valid moves, and no self-checks of observations.
 """
 
-import re
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,79 +12,13 @@ from jaxtyping import Bool, Int64, UInt8
 from lbforaging.foraging.environment import Action, ForagingEnv
 from torch import Tensor
 
-from marl_sale.config import schema
-from marl_sale.envs._board import FOOD, Piece, agent_colour, draw_board
-from marl_sale.errors import ConfigError
-from marl_sale.spec import EnvSpec, Observation, Transition, VectorEnv
-
-TIME_LIMIT = 50
-"""Env steps of the longest episode, in every published task."""
-
-_NUMBER = r"([1-9]\d?)"
-_NAME = re.compile(
-    rf"(?:Foraging-)?(?:{_NUMBER}s-)?{_NUMBER}x{_NUMBER}-{_NUMBER}p-{_NUMBER}f(-coop)?(?:-v([23]))?"
-)
-_GRAMMAR = "[<sight>s-]<rows>x<columns>-<players>p-<foods>f[-coop][-v2], numbers from 1 to 99"
-_EXAMPLE = "for instance --set env.task=2s-8x8-2p-2f-coop, or the published id Foraging-2s-8x8-2p-2f-coop-v3"
+from marl_sale.envs.lbf.task import TIME_LIMIT, Task
+from marl_sale.spec import Observation, Transition
 
 _UNSEEN = [-1, -1, 0]
 _FREE = [[action for bit, action in enumerate(Action) if code >> bit & 1] for code in range(64)]
 """Actions of each code; bit k of a code says that action k is valid."""
 _AVAIL = (np.arange(64)[:, None] >> np.arange(6) & 1).astype(bool)
-
-
-@dataclass(frozen=True)
-class Task:
-    """What the name of a task says. `str(task)` is its canonical name, which `parse` reads back."""
-
-    rows: int
-    cols: int
-    players: int
-    foods: int
-    sight: int
-    """Cells an agent sees in each direction; from the longer side of the grid on, everything."""
-    coop: bool
-    """Each food needs the three weakest agents together (or all, where there are fewer)."""
-    version: int
-    """3; or 2, where without `coop` no food needs the three weakest agents together."""
-
-    @classmethod
-    def parse(cls, name: str) -> "Task":
-        """Read a short name (`2s-8x8-2p-2f-coop`) or a published id (`Foraging-…-v3`, `Foraging-…-v2`).
-
-        Raises ConfigError with every problem of the name.
-        """
-        found = _NAME.fullmatch(name)
-        if found is None:
-            raise ConfigError([f"env.task: found {name!r}, allowed in family 'lbf': {_GRAMMAR}"], _EXAMPLE)
-        sight, rows, cols, players, foods = (int(text or 99) for text in found.groups()[:5])
-        inner = (rows - 2) * (cols - 2)
-        problems = {
-            f"{rows}x{cols}: the smallest grid is 5x5": min(rows, cols) < 5,
-            f"{players}p: at most {inner} players have room on {rows}x{cols}": players > inner,
-            f"{foods}f: at most {inner} foods have room on {rows}x{cols}": foods > inner,
-        }
-        if any(problems.values()):
-            raise ConfigError(
-                [f"env.task {name!r}: {text}" for text, bad in problems.items() if bad], _EXAMPLE
-            )
-        sight = min(sight, max(rows, cols))
-        return cls(rows, cols, players, foods, sight, coop=bool(found[6]), version=int(found[7] or 3))
-
-    def __str__(self) -> str:
-        sight = f"{self.sight}s-" if self.sight < max(self.rows, self.cols) else ""
-        size = f"{self.rows}x{self.cols}-{self.players}p-{self.foods}f"
-        return f"{sight}{size}{'-coop' * self.coop}{'-v2' * (self.version == 2)}"
-
-
-def make(config: schema.Env, num_envs: int) -> VectorEnv:
-    """Copies of the task `config.task`. Raises ConfigError for a wrong name or backend."""
-    if config.backend == "native":
-        raise ConfigError(
-            ["env.backend: found 'native', allowed in family 'lbf': original (native is not available yet)"],
-            "--set env.backend=original",
-        )
-    return Foraging(Task.parse(config.task), config.mask_actions, config.scale_obs, num_envs)
 
 
 class Game(ForagingEnv):  # type: ignore[misc]  # the package has no types
@@ -103,15 +35,16 @@ class Game(ForagingEnv):  # type: ignore[misc]  # the package has no types
         self._v2 = task.version == 2
         super().__init__(
             players=task.players,
-            min_player_level=1,
-            max_player_level=2,
-            min_food_level=1,
-            max_food_level=None,
+            min_player_level=task.min_player_level,
+            max_player_level=task.max_player_level,
+            min_food_level=task.min_food_level,
+            max_food_level=task.max_food_level,
             field_size=(task.rows, task.cols),
             max_num_food=task.foods,
             sight=task.sight,
             max_episode_steps=TIME_LIMIT,
             force_coop=task.coop,
+            penalty=task.penalty,
         )
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
@@ -192,33 +125,15 @@ class Game(ForagingEnv):  # type: ignore[misc]  # the package has no types
         return ()
 
 
-class Foraging:
+class OriginalForaging:
     """E games of one task."""
 
     def __init__(self, task: Task, mask_actions: bool, scale_obs: bool, num_envs: int) -> None:
-        obs_size = 3 * (task.foods + task.players)
-        self._scale = np.float32(max(task.rows, task.cols) if scale_obs else 1)
-        notes = ["useless actions masked" if mask_actions else "every action available (published protocol)"]
-        if scale_obs:
-            notes.append(f"observations divided by {self._scale:g}")
-        if task.version == 2:
-            notes.append("levels of foods as in version 2" + " (with coop: as in version 3)" * task.coop)
-        self.num_envs = num_envs
-        self.spec = EnvSpec(
-            family="lbf",
-            task=str(task),
-            backend="original",
-            n_agents=task.players,
-            n_actions=len(Action),
-            obs_size=obs_size,
-            state_size=task.players * obs_size,
-            episode_limit=TIME_LIMIT,
-            masks_actions=mask_actions,
-            has_success=True,
-            notes="; ".join(notes),
-        )
+        self.num_envs, self._task = num_envs, task
+        self.spec = task.spec("original", mask_actions, scale_obs)
+        self._scale = np.float32(task.obs_scale(scale_obs))
         self._games = [Game(task) for _ in range(num_envs)]
-        self._views = np.zeros((num_envs, task.players, obs_size), dtype=np.float32)
+        self._views = np.zeros((num_envs, task.players, task.obs_size), dtype=np.float32)
         self._codes = np.full((num_envs, task.players), 63)
         self._success = np.zeros(num_envs, dtype=bool)
         self._truncated = np.zeros(num_envs, dtype=bool)
@@ -256,16 +171,9 @@ class Foraging:
 
     def render(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
         game = self._games[index]
-        foods = [Piece(r, c, str(level), FOOD, "square") for (r, c), level in game.foods.items()]
-        agents = [
-            Piece(p.position[0], p.position[1], str(p.level), agent_colour(i))
-            for i, p in enumerate(game.players)
-        ]
-        left = sum(game.foods.values())
-        caption = f"step {game.current_step} of {TIME_LIMIT}   ·   " + (
-            f"food left {left} of {game._food_spawned}" if left else "all food collected"
-        )
-        return draw_board(game.rows, game.cols, foods + agents, caption)
+        foods = [(r, c, level) for (r, c), level in game.foods.items()]
+        agents = [(*p.position, p.level) for p in game.players]
+        return self._task.picture(foods, agents, game.current_step, int(game._food_spawned))
 
     def close(self) -> None:
         pass

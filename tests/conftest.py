@@ -20,7 +20,7 @@ import torch  # noqa: E402
 
 from marl_sale.config.recipe import Recipe, load_recipe  # noqa: E402
 from marl_sale.config.schema import Config  # noqa: E402
-from marl_sale.data.episodes import Episodes  # noqa: E402
+from marl_sale.data.episodes import Episodes, action_dtype  # noqa: E402
 from marl_sale.observer import Silent  # noqa: E402
 from marl_sale.spec import EnvSpec  # noqa: E402
 from marl_sale.stages import pretrain_wm, train  # noqa: E402
@@ -110,7 +110,7 @@ def random_episodes() -> EpisodesMaker:
             obs=torch.randn(b, t + 1, n, spec.obs_size, generator=generator),
             state=torch.randn(b, t + 1, spec.state_size, generator=generator),
             avail_actions=avail,
-            actions=actions,
+            actions=actions.to(action_dtype(spec)),
             reward=torch.randn(b, t, generator=generator),
             terminated=torch.rand(b, generator=generator) < 0.5,
             success=torch.rand(b, generator=generator) < 0.5,

@@ -5,7 +5,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marl_sale.seeding import derive, episode_seeds, evaluation_seeds, numpy_generator, torch_generator
+from marl_sale.seeding import (
+    derive,
+    episode_seeds,
+    evaluation_seeds,
+    numpy_generator,
+    torch_generator,
+    uniform_draws,
+)
 
 
 def test_values_are_fixed_forever() -> None:
@@ -43,3 +50,20 @@ def test_generators_of_a_stream_repeat() -> None:
     assert draws[0] == draws[1] != draws[2]
     arrays = [numpy_generator(1, "a", i).random(4).tolist() for i in (0, 0, 1)]
     assert arrays[0] == arrays[1] != arrays[2]
+
+
+def test_draws_are_those_of_splitmix64() -> None:
+    """The published generator's first three numbers from seed 0."""
+    expected = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    assert uniform_draws(np.array([0]), 3).tolist() == [[(x >> 11) * 2.0**-53 for x in expected]]
+
+
+def test_draws_depend_on_seed_and_place_alone() -> None:
+    seeds = episode_seeds(0, 0, 200)
+    draws = uniform_draws(seeds, 50)
+    assert torch.equal(uniform_draws(seeds[7:9], 20), draws[7:9, :20])
+    assert 0 <= float(draws.min()) < 0.001
+    assert 0.999 < float(draws.max()) < 1
+    assert abs(float(draws.mean()) - 0.5) < 0.015  # five standard errors
+    assert abs(float(torch.corrcoef(draws[:, :2].T)[0, 1])) < 0.35
+    assert draws.unique().numel() == draws.numel()

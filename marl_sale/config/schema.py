@@ -89,6 +89,7 @@ class Exploration(Section):
 class Replay(Section):
     capacity_episodes: Positive
     batch_episodes: Positive
+    observations: Literal["float32", "float16"]
 
 
 class Train(Section):

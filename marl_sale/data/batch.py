@@ -6,14 +6,13 @@ steps. Because the rows of t = 0 come first, the row that follows step v is row 
 a plain mean over rows is the mean over real entries.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-
-from marl_sale.data.episodes import Episodes
 
 Rows = TypeVar("Rows", bound=Tensor)
 
@@ -62,39 +61,37 @@ class Batch:
         return replace(self, **moved)
 
 
-def pack(
-    episodes: Episodes, index: Int64[Tensor, " batch"], n_actions: int, *, bootstrap_at_time_limit: bool
+def join(
+    stored: Mapping[str, Tensor],
+    row_of: Int64[Tensor, "batch times"],
+    length: Int64[Tensor, " batch"],
+    ends: Bool[Tensor, " batch"],
+    n_actions: int,
 ) -> Batch:
-    """Pack the chosen episodes.
+    """A batch of episodes whose entries lie in rows of `stored`: time t of episode b in `row_of[b, t]`.
 
-    At a time limit an episode is not terminated; whether its last value is bootstrapped all the same is the
-    recipe's `env.bootstrap_at_time_limit`.
+    `ends`: no value is bootstrapped after the last step of the episode.
     """
-    length = episodes.length[index]
     order = length.argsort(descending=True, stable=True)
-    index, length = index[order], length[order]
+    row_of, length, ends = row_of[order], length[order], ends[order]
     times = torch.arange(int(length[0]) + 1)
     alive = times.unsqueeze(1) <= length  # [T + 1, B], each row a prefix of ones
-    batch_sizes = alive.sum(1)
     t, b = alive.nonzero(as_tuple=True)
-
-    storage_times = episodes.obs.shape[1]
-    rows = index[b] * storage_times + t
+    rows = row_of[b, t]
     acts = t < length[b]
-    steps = index[b[acts]] * (storage_times - 1) + t[acts]
-    last = t[acts] == length[b[acts]] - 1
-    ends = episodes.terminated[index] if bootstrap_at_time_limit else torch.ones_like(length) > 0
+    now_rows = acts.nonzero().squeeze(1)
+    steps, last = rows[now_rows], t[now_rows] == length[b[now_rows]] - 1
 
-    actions = episodes.actions.flatten(0, 1).index_select(0, steps)
-    no_action = torch.full((len(index), actions.shape[1]), n_actions)
+    actions = stored["actions"].index_select(0, steps).long()
+    no_action = torch.full((len(length), actions.shape[1]), n_actions)
     return Batch(
-        obs=episodes.obs.flatten(0, 1).index_select(0, rows),
-        state=episodes.state.flatten(0, 1).index_select(0, rows),
-        avail_actions=episodes.avail_actions.flatten(0, 1).index_select(0, rows),
+        obs=stored["obs"].index_select(0, rows).float(),
+        state=stored["state"].index_select(0, rows).float(),
+        avail_actions=stored["avail_actions"].index_select(0, rows),
         prev_actions=torch.cat([no_action, actions]),
         actions=actions,
-        reward=episodes.reward.flatten(0, 1).index_select(0, steps),
-        terminated=last & ends[b[acts]],
-        now_rows=acts.nonzero().squeeze(1),
-        batch_sizes=batch_sizes,
+        reward=stored["reward"].index_select(0, steps),
+        terminated=last & ends[b[now_rows]],
+        now_rows=now_rows,
+        batch_sizes=alive.sum(1),
     )

@@ -4,6 +4,7 @@ An episode depends on its seeds, the policy and ε alone: not on E, nor on its n
 noise is drawn from a stream of its own, so that it can be played again.
 """
 
+import math
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol, runtime_checkable
@@ -14,7 +15,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from marl_sale.data.episodes import Episodes
-from marl_sale.seeding import numpy_generator
+from marl_sale.seeding import episode_seeds, uniform_draws
 from marl_sale.spec import EnvSpec, Observation, VectorEnv
 
 
@@ -37,16 +38,16 @@ class Exploration:
     """ε and one noise pair per episode, step and agent: whether to explore, and which action then."""
 
     epsilon: float
-    noise: Float64[np.ndarray, "envs time agents 2"]
+    noise: Float64[Tensor, "envs time agents 2"]
 
     @classmethod
     def of_episodes(
         cls, spec: EnvSpec, epsilon: float, seed: int, first: int, count: int, stage: str = "train"
     ) -> "Exploration":
         """Noise of episodes `first` … that a stage plays with this seed."""
-        shape, stream = (spec.episode_limit, spec.n_agents, 2), f"{stage} exploration"
-        draws = [numpy_generator(seed, stream, first + i).random(shape) for i in range(count)]
-        return cls(epsilon, np.stack(draws))
+        seeds = episode_seeds(seed, first, count, f"{stage} exploration")
+        shape = (spec.episode_limit, spec.n_agents, 2)
+        return cls(epsilon, uniform_draws(seeds, math.prod(shape)).view(count, *shape))
 
 
 @dataclass
@@ -66,7 +67,7 @@ def random_available(
     return (rank == wanted.unsqueeze(-1)).int().argmax(-1)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def play(
     env: VectorEnv,
     policy: Policy | None,
@@ -82,7 +83,7 @@ def play(
     clock = clock or Clock()
     spec, num_envs = env.spec, env.num_envs
     episodes = Episodes.empty(spec, num_envs)
-    noise = None if exploration is None else torch.from_numpy(exploration.noise)
+    noise = None if exploration is None else exploration.noise
     epsilon = 0.0 if exploration is None else exploration.epsilon
     memory = None if policy is None else policy.initial_memory(num_envs)
     prev_actions = torch.full((num_envs, spec.n_agents), spec.n_actions)

@@ -3,10 +3,15 @@
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Bool, Float, Int64, Shaped
+from jaxtyping import Bool, Float, Int, Int64, Shaped
 from torch import Tensor
 
 from marl_sale.spec import EnvSpec
+
+
+def action_dtype(spec: EnvSpec) -> torch.dtype:
+    """Smallest integers that number the task's actions."""
+    return torch.int8 if spec.n_actions <= 128 else torch.int16
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,7 @@ class Episodes:
     obs: Float[Tensor, "batch times agents obs"]
     state: Float[Tensor, "batch times state"]
     avail_actions: Bool[Tensor, "batch times agents actions"]
-    actions: Int64[Tensor, "batch time agents"]
+    actions: Int[Tensor, "batch time agents"]
     reward: Float[Tensor, "batch time"]
     terminated: Bool[Tensor, " batch"]
     """The last step ended the episode for good; False: the time limit cut it off."""
@@ -27,14 +32,14 @@ class Episodes:
     length: Int64[Tensor, " batch"]
 
     @classmethod
-    def empty(cls, spec: EnvSpec, count: int) -> "Episodes":
-        """Storage for `count` episodes; memory is taken by the system only as it is written."""
+    def empty(cls, spec: EnvSpec, count: int, observations: torch.dtype = torch.float32) -> "Episodes":
+        """Room for `count` episodes, `observations` the precision of observations and states."""
         b, t, n = count, spec.episode_limit, spec.n_agents
         return cls(
-            obs=torch.empty(b, t + 1, n, spec.obs_size),
-            state=torch.empty(b, t + 1, spec.state_size),
+            obs=torch.empty(b, t + 1, n, spec.obs_size, dtype=observations),
+            state=torch.empty(b, t + 1, spec.state_size, dtype=observations),
             avail_actions=torch.empty(b, t + 1, n, spec.n_actions, dtype=torch.bool),
-            actions=torch.empty(b, t, n, dtype=torch.int64),
+            actions=torch.empty(b, t, n, dtype=action_dtype(spec)),
             reward=torch.empty(b, t),
             terminated=torch.empty(b, dtype=torch.bool),
             success=torch.empty(b, dtype=torch.bool),
@@ -65,7 +70,7 @@ class Episodes:
 
     def to_tensors(self) -> dict[str, Shaped[Tensor, "..."]]:
         """For storage: real entries only, one episode after the other."""
-        steps, rows = self._real()
+        steps, rows = self.real()
         per_row = {name: getattr(self, name)[rows] for name in ("obs", "state", "avail_actions")}
         per_step = {name: getattr(self, name)[steps] for name in ("actions", "reward")}
         per_episode = {name: getattr(self, name) for name in ("terminated", "success", "length")}
@@ -79,7 +84,8 @@ class Episodes:
             raise ValueError("length must be one integer per episode")
         if not 1 <= int(length.min()) <= int(length.max()) <= spec.episode_limit:
             raise ValueError(f"lengths must be from 1 to {spec.episode_limit}")
-        episodes = cls.empty(spec, len(length))
+        half = all(name in tensors and tensors[name].dtype == torch.float16 for name in ("obs", "state"))
+        episodes = cls.empty(spec, len(length), torch.float16 if half else torch.float32)
         beyond_last = {"obs": 1, "state": 1, "avail_actions": 1, "actions": 0, "reward": 0}
         for name, storage in episodes.tensors().items():
             in_time = name in beyond_last
@@ -92,14 +98,15 @@ class Episodes:
             raise ValueError(f"actions must be from 0 to {spec.n_actions - 1}")
         for name in ("terminated", "success", "length"):
             getattr(episodes, name).copy_(tensors[name])
-        steps, rows = episodes._real()
+        steps, rows = episodes.real()
         for name in ("obs", "state", "avail_actions"):
             getattr(episodes, name)[rows] = tensors[name]
         for name in ("actions", "reward"):
             getattr(episodes, name)[steps] = tensors[name]
         return episodes
 
-    def _real(self) -> tuple[Bool[Tensor, "batch time"], Bool[Tensor, "batch times"]]:
+    def real(self) -> tuple[Bool[Tensor, "batch time"], Bool[Tensor, "batch times"]]:
+        """Which steps and which observations are no padding."""
         times = torch.arange(self.obs.shape[1])
         length = self.length.unsqueeze(1)
         return times[:-1] < length, times <= length

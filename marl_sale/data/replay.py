@@ -1,56 +1,124 @@
-"""Replay: a ring of whole episodes."""
+"""Replay: the newest episodes, in rows that go from hand to hand."""
 
 import torch
 from torch import Tensor
 
-from marl_sale.data.batch import Batch, pack
+from marl_sale.data.batch import Batch, join
 from marl_sale.data.episodes import Episodes
 from marl_sale.spec import EnvSpec
 
+PER_ROW, PER_STEP = ("obs", "state", "avail_actions"), ("actions", "reward")
+PER_EPISODE = ("terminated", "success", "length")
 
-def replay_bytes(spec: EnvSpec, capacity_episodes: int) -> int:
-    """Memory of a full replay."""
-    one = Episodes.empty(spec, 1).tensors().values()
+
+def replay_bytes(spec: EnvSpec, capacity_episodes: int, observations: torch.dtype = torch.float32) -> int:
+    """Memory of a replay full of the longest episodes."""
+    one = Episodes.empty(spec, 1, observations).tensors().values()
     return capacity_episodes * sum(tensor.nbytes for tensor in one)
 
 
-class Replay:
-    """The newest `capacity` episodes; episode k of the run lies at k mod capacity."""
+def replay_of(spec: EnvSpec, episodes: Episodes, *, bootstrap_at_time_limit: bool) -> "Replay":
+    """A replay of just these episodes."""
+    observations = episodes.obs.dtype
+    replay = Replay(
+        spec, len(episodes), bootstrap_at_time_limit=bootstrap_at_time_limit, observations=observations
+    )
+    replay.add(episodes)
+    return replay
 
-    def __init__(self, spec: EnvSpec, capacity: int, *, bootstrap_at_time_limit: bool) -> None:
-        self.spec, self.capacity = spec, capacity
+
+class Replay:
+    """The newest `capacity` episodes; episode k of the run has place k mod capacity.
+
+    Every observation has a row, and the step that follows it lies in the same row. An episode takes as many
+    rows as it has observations, wherever rows are free, and gives them back when it leaves; the last given
+    back are the next taken. Room for the longest episodes is set aside at once, but the system hands out
+    memory only where it is written, so a replay takes what its episodes are long.
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        capacity: int,
+        *,
+        bootstrap_at_time_limit: bool,
+        observations: torch.dtype = torch.float32,
+    ) -> None:
+        self.spec, self.capacity, self.observations = spec, capacity, observations
         self.bootstrap_at_time_limit = bootstrap_at_time_limit
-        self.storage = Episodes.empty(spec, capacity)
         self.added = 0
+        rows = capacity * (spec.episode_limit + 1)
+        one = Episodes.empty(spec, 1, observations).tensors()
+        self._rows = {
+            name: torch.empty(rows, *one[name].shape[2:], dtype=one[name].dtype)
+            for name in (*PER_ROW, *PER_STEP)
+        }
+        self._places = {name: torch.zeros(capacity, dtype=one[name].dtype) for name in PER_EPISODE}
+        self._row_of = torch.empty(capacity, spec.episode_limit + 1, dtype=torch.int64)
+        self._free = torch.arange(rows).flip(0)  # a stack, its top at n_free
+        self._n_free = rows
 
     def __len__(self) -> int:
         return min(self.added, self.capacity)
 
     def add(self, episodes: Episodes) -> None:
-        """Store whole episodes; only their real steps are copied."""
-        for i in range(len(episodes)):
-            slot, length = self.added % self.capacity, int(episodes.length[i])
-            for name, stored in self.storage.tensors().items():
-                value = getattr(episodes, name)[i]
-                if name in ("obs", "state", "avail_actions"):
-                    stored[slot, : length + 1] = value[: length + 1]
-                elif name in ("actions", "reward"):
-                    stored[slot, :length] = value[:length]
-                else:
-                    stored[slot] = value
-            self.added += 1
+        """Store whole episodes in place of the oldest; only their real entries are copied."""
+        beyond = max(0, len(episodes) - self.capacity)
+        self.added += beyond
+        if beyond:
+            episodes = episodes.take(slice(beyond, None))
+        place = torch.arange(self.added, self.added + len(episodes)) % self.capacity
+        self._release(place)
+
+        steps, observed = episodes.real()
+        rows = self._take(int(observed.sum()))
+        row_of = self._row_of[place].masked_scatter(observed, rows)
+        self._row_of[place] = row_of
+        step_rows = row_of[:, :-1][steps]
+        for name, stored in self._rows.items():
+            where, real = (rows, observed) if name in PER_ROW else (step_rows, steps)
+            stored[where] = getattr(episodes, name)[real].to(stored.dtype)
+        for name in PER_EPISODE:
+            self._places[name][place] = getattr(episodes, name)
+        self.added += len(episodes)
 
     def sample(self, size: int, generator: torch.Generator) -> Batch:
         """`size` different episodes, uniformly."""
         return self.pack(torch.randperm(len(self), generator=generator)[:size])
 
     def pack(self, index: Tensor) -> Batch:
-        """The episodes at these places, packed."""
-        return pack(
-            self.storage, index, self.spec.n_actions, bootstrap_at_time_limit=self.bootstrap_at_time_limit
-        )
+        """The episodes at these places, packed.
+
+        At a time limit an episode is not terminated; whether its last value is bootstrapped all the same is
+        the recipe's `env.bootstrap_at_time_limit`.
+        """
+        length = self._places["length"][index]
+        ends = self._places["terminated"][index] | (not self.bootstrap_at_time_limit)
+        return join(self._rows, self._row_of[index], length, ends, self.spec.n_actions)
 
     def newest(self, count: int) -> Episodes:
         """The last `count` episodes added, oldest first (copied)."""
-        places = torch.arange(self.added - count, self.added) % self.capacity
-        return self.storage.take(places)
+        place = torch.arange(self.added - count, self.added) % self.capacity
+        episodes = Episodes.empty(self.spec, count, self.observations)
+        for name in PER_EPISODE:
+            getattr(episodes, name).copy_(self._places[name][place])
+        steps, observed = episodes.real()
+        rows = self._row_of[place]
+        for name in PER_ROW:
+            getattr(episodes, name)[observed] = self._rows[name][rows[observed]]
+        for name in PER_STEP:
+            getattr(episodes, name)[steps] = self._rows[name][rows[:, :-1][steps]]
+        return episodes
+
+    def _take(self, count: int) -> Tensor:
+        """Free rows; there are always enough, as no episode is longer than the limit."""
+        self._n_free -= count
+        return self._free[self._n_free : self._n_free + count].clone()
+
+    def _release(self, place: Tensor) -> None:
+        """Give back the rows of the episodes at these places (length 0: none has been there)."""
+        length = self._places["length"][place].unsqueeze(1)
+        observed = (torch.arange(self._row_of.shape[1]) <= length) & (length > 0)
+        rows = self._row_of[place][observed]
+        self._free[self._n_free : self._n_free + len(rows)] = rows
+        self._n_free += len(rows)

@@ -41,7 +41,8 @@ class _Unroll(torch.autograd.Function):
         hidden = w_hh.shape[1]
         w_ih = w_ih.roll(hidden, 0)  # torch's order of gates is r, u, n
         bias = (b_ih + torch.cat([b_hh[: 2 * hidden], b_hh.new_zeros(hidden)])).roll(hidden)
-        gates, (n, h) = x.new_empty(len(x), 4 * hidden), x.new_empty(2, len(x), hidden)
+        gates, n = (x.new_empty(len(x), size) for size in (4 * hidden, hidden))
+        h = torch.empty_like(n)
         torch.addmm(bias, x, w_ih.t(), out=gates[:, : 3 * hidden])
         gates[:, 3 * hidden :] = b_hh[2 * hidden :]
 

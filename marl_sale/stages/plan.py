@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from marl_sale.algorithms._load import build, build_pretraining
 from marl_sale.algorithms.mmsa import Mmsa
 from marl_sale.analysis import runs as analysis
@@ -99,7 +101,9 @@ def train(
         spec,
         device=str(where),
         parameters=algorithm.parameter_count(),
-        replay_bytes=replay_bytes(spec, config.replay.capacity_episodes),
+        replay_bytes=replay_bytes(
+            spec, config.replay.capacity_episodes, getattr(torch, config.replay.observations)
+        ),
         env_steps=steps,
         episodes_at_least=rounds * config.train.num_envs,
         updates_at_least=updates,

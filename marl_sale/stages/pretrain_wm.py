@@ -20,7 +20,7 @@ from marl_sale.config.recipe import Recipe
 from marl_sale.data.batch import Batch
 from marl_sale.data.collect import Exploration, play
 from marl_sale.data.episodes import Episodes
-from marl_sale.data.replay import Replay
+from marl_sale.data.replay import Replay, replay_of
 from marl_sale.envs._load import make_env
 from marl_sale.errors import ArtifactError, StoppedError, UsageError
 from marl_sale.nn.agent import Agent
@@ -273,9 +273,7 @@ def _source(
             episodes = Episodes.from_tensors(spec, artifact.tensors("episodes"))
         except ValueError as error:
             raise ArtifactError(f"{dataset}: not episodes of this task: {error}") from error
-        replay = Replay(spec, len(episodes), bootstrap_at_time_limit=False)
-        replay.add(episodes)
-        return replay, None, [artifact.as_input("dataset")]
+        return replay_of(spec, episodes, bootstrap_at_time_limit=False), None, [artifact.as_input("dataset")]
     if policy is not None:
         artifact = Artifact.open(policy, kind="agent")
         require_same_task(artifact, spec)

@@ -230,6 +230,7 @@ def run(
             env.spec,
             config.replay.capacity_episodes,
             bootstrap_at_time_limit=config.env.bootstrap_at_time_limit,
+            observations=getattr(torch, config.replay.observations),
         )
         progress = Progress(algorithm, replay, torch_generator(seed, "replay"), Counters(), Averages())
         spec, fingerprint = env.spec.to_dict(), recipe.fingerprint

@@ -9,8 +9,9 @@ from marl_sale.algorithms._load import build
 from marl_sale.algorithms.mmsa import Mmsa
 from marl_sale.algorithms.qmix import Qmix
 from marl_sale.config.schema import Config
-from marl_sale.data.batch import Batch, pack
+from marl_sale.data.batch import Batch
 from marl_sale.data.episodes import Episodes
+from marl_sale.data.replay import replay_of
 from marl_sale.spec import EnvSpec
 
 ABLATIONS = ("no-world-model", "no-sale", "no-kl-balancing", "no-global-state", "k0")
@@ -20,7 +21,7 @@ ABLATIONS = ("no-world-model", "no-sale", "no-kl-balancing", "no-global-state", 
 def batches(spec: EnvSpec, random_episodes: Callable[..., Episodes]) -> list[Batch]:
     episodes = random_episodes(spec, [6, 2, 4, 1, 6, 5, 3, 3])
     return [
-        pack(episodes, torch.randperm(8)[:4], spec.n_actions, bootstrap_at_time_limit=False) for _ in range(7)
+        replay_of(spec, episodes, bootstrap_at_time_limit=False).pack(torch.randperm(8)[:4]) for _ in range(7)
     ]
 
 

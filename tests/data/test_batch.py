@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marl_sale.data.batch import pack
 from marl_sale.data.episodes import Episodes
+from marl_sale.data.replay import replay_of
 from marl_sale.spec import EnvSpec
 
 
@@ -24,7 +24,7 @@ def test_layout(
 ) -> None:
     episodes = random_episodes(spec, [3, 1, 6, 3, 5])
     lengths = [int(episodes.length[i]) for i in index]
-    batch = pack(episodes, torch.tensor(index), spec.n_actions, bootstrap_at_time_limit=bootstrap)
+    batch = replay_of(spec, episodes, bootstrap_at_time_limit=bootstrap).pack(torch.tensor(index))
     order = naive_order(lengths)
     steps = [(b, t) for b, t in order if t < lengths[b]]
 
@@ -59,7 +59,7 @@ def test_no_step_crosses_an_episode_and_none_is_lost(lengths: list[int], bootstr
         field.zero_()
     episodes.avail_actions[:] = True
     episodes.length[:] = torch.tensor(lengths)
-    batch = pack(episodes, torch.arange(len(lengths)), 2, bootstrap_at_time_limit=bootstrap)
+    batch = replay_of(spec, episodes, bootstrap_at_time_limit=bootstrap).pack(torch.arange(len(lengths)))
     now, following = batch.now(batch.obs)[:, 0], batch.next(batch.obs)[:, 0]
     assert torch.equal(following - now, torch.tensor([[0.0, 1.0]]).expand_as(now))
     found = sorted((int(b), int(t)) for b, t in now)
@@ -68,7 +68,9 @@ def test_no_step_crosses_an_episode_and_none_is_lost(lengths: list[int], bootstr
 
 
 def test_reward_can_be_replaced(spec: EnvSpec, random_episodes: Callable[..., Episodes]) -> None:
-    batch = pack(random_episodes(spec, [2, 1]), torch.arange(2), 4, bootstrap_at_time_limit=False)
+    batch = replay_of(spec, random_episodes(spec, [2, 1]), bootstrap_at_time_limit=False).pack(
+        torch.arange(2)
+    )
     other = batch.with_reward(batch.reward * 2)
     assert torch.equal(other.reward, batch.reward * 2)
     assert other.obs is batch.obs

@@ -173,8 +173,8 @@ def test_random_available_at_the_ends_of_the_interval() -> None:
 
 def test_exploration_noise_belongs_to_the_episode() -> None:
     whole = Exploration.of_episodes(SPEC, 0.5, 3, 0, 6).noise
-    assert np.array_equal(Exploration.of_episodes(SPEC, 0.5, 3, 4, 2).noise, whole[4:])
-    assert not np.array_equal(Exploration.of_episodes(SPEC, 0.5, 4, 4, 2).noise, whole[4:])
-    assert not np.array_equal(Exploration.of_episodes(SPEC, 0.5, 3, 4, 2, "evaluation").noise, whole[4:])
+    assert torch.equal(Exploration.of_episodes(SPEC, 0.5, 3, 4, 2).noise, whole[4:])
+    assert not torch.equal(Exploration.of_episodes(SPEC, 0.5, 4, 4, 2).noise, whole[4:])
+    assert not torch.equal(Exploration.of_episodes(SPEC, 0.5, 3, 4, 2, "evaluation").noise, whole[4:])
     assert whole.min() >= 0
     assert whole.max() < 1

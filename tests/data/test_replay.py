@@ -89,5 +89,59 @@ def test_time_limits_are_the_replays_choice(spec: EnvSpec, random_episodes: Call
         assert int(replay.pack(torch.arange(2)).terminated.sum()) == ends
 
 
-def test_memory_is_that_of_the_storage(replay: Replay, spec: EnvSpec) -> None:
-    assert replay_bytes(spec, 5) == sum(x.nbytes for x in replay.storage.tensors().values())
+def test_memory_is_never_more_than_announced(replay: Replay, spec: EnvSpec) -> None:
+    stored = [*replay._rows.values(), *replay._places.values()]
+    assert sum(x.nbytes for x in stored) <= replay_bytes(spec, 5) * 1.2  # steps lie in rows of observations
+
+
+def test_rows_go_from_hand_to_hand(spec: EnvSpec, random_episodes: Callable[..., Episodes]) -> None:
+    """However many episodes pass through, no more rows are ever touched than are in use at once."""
+    replay, rng = Replay(spec, 4, bootstrap_at_time_limit=False), torch.Generator().manual_seed(0)
+    most, touched = 0, set[int]()
+    for first in range(0, 60, 3):
+        lengths = torch.randint(1, 4, (3,), generator=rng).tolist()
+        replay.add(random_episodes(spec, lengths, seed=first))
+        kept = replay.newest(len(replay))
+        in_use = replay._row_of[: len(replay)][kept.real()[1][torch.argsort(_places(replay))]].tolist()
+        assert len(set(in_use)) == len(in_use) == int((kept.length + 1).sum())
+        most, touched = max(most, len(in_use)), touched | set(in_use)
+    assert len(touched) <= most + 3 * 4  # three episodes enter before three leave
+
+
+def _places(replay: Replay) -> torch.Tensor:
+    return torch.arange(replay.added - len(replay), replay.added) % replay.capacity
+
+
+def test_more_episodes_than_places(spec: EnvSpec, random_episodes: Callable[..., Episodes]) -> None:
+    replay = Replay(spec, 3, bootstrap_at_time_limit=False)
+    replay.add(numbered(spec, 0, 8, random_episodes))
+    assert replay.added == 8
+    assert replay.newest(3).obs[:, 0, 0, 0].tolist() == [5, 6, 7]
+    drawn = replay.sample(3, torch.Generator().manual_seed(0)).obs[:3, 0, 0]
+    assert sorted(drawn.tolist()) == [5, 6, 7]
+
+
+def test_half_precision_rounds_observations_only(
+    spec: EnvSpec, random_episodes: Callable[..., Episodes]
+) -> None:
+    episodes = random_episodes(spec, [6, 3, 1])
+    whole, half = (
+        Replay(spec, 3, bootstrap_at_time_limit=False, observations=precision)
+        for precision in (torch.float32, torch.float16)
+    )
+    batches = []
+    for replay in (whole, half):
+        replay.add(episodes)
+        batches.append(replay.pack(torch.arange(3)))
+    exact, rounded = batches
+    for name, value in vars(exact).items():
+        other = getattr(rounded, name)
+        assert other.dtype == value.dtype
+        if name in ("obs", "state"):
+            assert torch.equal(other, value.half().float())
+            assert not torch.equal(other, value)
+        else:
+            assert torch.equal(other, value)
+    again = Episodes.from_tensors(spec, half.newest(3).to_tensors())
+    assert again.obs.dtype == torch.float16
+    assert torch.equal(again.obs[0], half.newest(3).obs[0])

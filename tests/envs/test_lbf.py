@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lbf_package import package_game
 from lbforaging.foraging.environment import Action
 
 from marl_sale.config import schema
@@ -12,7 +13,6 @@ from marl_sale.envs._load import make_env
 from marl_sale.envs.lbf.original import OriginalForaging
 from marl_sale.envs.lbf.task import TIME_LIMIT, Task
 from marl_sale.errors import ConfigError
-from tests.envs.lbf_package import package_game
 
 LOAD = Action.LOAD.value
 

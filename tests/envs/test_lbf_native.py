@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lbf_package import package_game
 from lbforaging.foraging.environment import Action
 from torch import Tensor
 
 from marl_sale.envs.lbf.native import NativeForaging
 from marl_sale.envs.lbf.original import OriginalForaging
 from marl_sale.envs.lbf.task import LOAD, N_ACTIONS, TIME_LIMIT, Task
-from tests.envs.lbf_package import package_game
 
 TRANSITIONS = 9_000
 """Compared for each task below, at least."""

@@ -8,8 +8,8 @@ import torch
 
 from marl_sale.algorithms._api import build_agent
 from marl_sale.config.schema import Config
-from marl_sale.data.batch import pack
 from marl_sale.data.episodes import Episodes
+from marl_sale.data.replay import replay_of
 from marl_sale.functional.targets import greedy_actions
 from marl_sale.nn import agent as agent_module
 from marl_sale.nn.agent import Agent, Core
@@ -42,7 +42,9 @@ def test_stepping_is_unrolling(
     kind: Literal["gru", "feedforward"], spec: EnvSpec, random_episodes: Callable[..., Episodes]
 ) -> None:
     network, lengths = core(spec, kind), [6, 4, 1]
-    batch = pack(random_episodes(spec, lengths), torch.arange(3), 4, bootstrap_at_time_limit=False)
+    batch = replay_of(spec, random_episodes(spec, lengths), bootstrap_at_time_limit=False).pack(
+        torch.arange(3)
+    )
     obs = batch.obs.double()
     unrolled = network.unroll(obs, batch.prev_actions, batch.batch_sizes)
     h, first = torch.zeros(3, spec.n_agents, 8, dtype=torch.float64), 0

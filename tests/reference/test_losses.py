@@ -14,8 +14,9 @@ from marl_sale.algorithms._load import build
 from marl_sale.algorithms.mmsa import Mmsa
 from marl_sale.algorithms.qmix import Qmix
 from marl_sale.config.schema import Config
-from marl_sale.data.batch import Batch, pack
+from marl_sale.data.batch import Batch
 from marl_sale.data.episodes import Episodes
+from marl_sale.data.replay import replay_of
 from marl_sale.spec import EnvSpec
 
 LENGTHS = [4, 6, 1, 3, 6]
@@ -79,7 +80,7 @@ def test_loss_of_value_decomposition(
 ) -> None:
     algorithm, episodes = built(small_config(name), spec), random_episodes(spec, LENGTHS)
     index = torch.arange(len(LENGTHS))
-    batch = pack(episodes, index, spec.n_actions, bootstrap_at_time_limit=bootstrap)
+    batch = replay_of(spec, episodes, bootstrap_at_time_limit=bootstrap).pack(index)
     data = padded(episodes, bootstrap_at_time_limit=bootstrap)
     expected = reference.qmix_loss(weights(algorithm), settings(algorithm), data)
     assert losses(algorithm, batch) == {"td": pytest.approx(expected, rel=1e-9)}
@@ -118,7 +119,7 @@ def test_losses_of_mmsa(
     of_prior = rng.normal(size=(*data.valid.shape, spec.n_agents, d))
     with_noise(algorithm, packed(of_posterior, LENGTHS, steps=False), packed(of_prior, LENGTHS, steps=True))
 
-    batch = pack(episodes, torch.arange(len(LENGTHS)), spec.n_actions, bootstrap_at_time_limit=False)
+    batch = replay_of(spec, episodes, bootstrap_at_time_limit=False).pack(torch.arange(len(LENGTHS)))
     expected = reference.mmsa_losses(weights(algorithm), settings(algorithm), data, of_posterior, of_prior)
     assert losses(algorithm, batch) == {
         name: pytest.approx(value, rel=1e-9, abs=1e-12) for name, value in expected.items()
@@ -131,7 +132,9 @@ def test_e10_is_the_weighted_sum(
     names = ("td", "sale", "sale_global", "rec", "avail", "kl", "reg", "inv")
     config = small_config(changes=[f"loss_weights.{name}={i + 0.5}" for i, name in enumerate(names)])
     algorithm = built(config, spec)
-    batch = pack(random_episodes(spec, [2, 3]), torch.arange(2), 4, bootstrap_at_time_limit=False)
+    batch = replay_of(spec, random_episodes(spec, [2, 3]), bootstrap_at_time_limit=False).pack(
+        torch.arange(2)
+    )
     found = algorithm.losses(doubled(batch))
     expected = sum((i + 0.5) * found[name].item() for i, name in enumerate(names))
     assert algorithm.unify(found).item() == pytest.approx(expected, rel=1e-12)
@@ -150,13 +153,14 @@ def test_padding_changes_no_loss(
     """The same episodes in a longer storage, and beside nothing but their own padding."""
     config = small_config(*([] if name == "mmsa" else [name]))
     episodes = random_episodes(spec, LENGTHS)
-    roomy = Episodes.empty(replace(spec, episode_limit=11), len(LENGTHS))
+    longer = replace(spec, episode_limit=11)
+    roomy = Episodes.empty(longer, len(LENGTHS))
     for field, value in episodes.tensors().items():
         room: Any = roomy.tensors()[field]
         in_time = (slice(None), slice(value.shape[1])) if value.dim() > 1 else slice(None)
         room[in_time] = value
     found = []
-    for stored in (episodes, roomy):
-        batch = pack(stored, torch.arange(len(LENGTHS)), spec.n_actions, bootstrap_at_time_limit=False)
+    for of, stored in ((spec, episodes), (longer, roomy)):
+        batch = replay_of(of, stored, bootstrap_at_time_limit=False).pack(torch.arange(len(LENGTHS)))
         found.append(losses(built(config, spec), batch))
     assert found[0] == found[1]

@@ -105,8 +105,10 @@ def test_held_out_episodes_are_never_in_the_fit(
 
     def spoiled(replay: Replay, holdout: float, generator: torch.Generator) -> Split:
         data = split(replay, holdout, generator)
-        replay.storage.obs[data.held_out] += 1.0
-        replay.storage.reward[data.held_out] -= 5.0
+        episodes = replay.newest(len(replay))
+        episodes.obs[data.held_out] += 1.0
+        episodes.reward[data.held_out] -= 5.0
+        replay.add(episodes)
         return data
 
     monkeypatch.setattr(pretrain_wm, "split_episodes", spoiled)

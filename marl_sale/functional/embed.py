@@ -8,12 +8,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def avg_l1_norm(x: Float[Tensor, "*rows dim"], eps: float = 1e-8) -> Float[Tensor, "*rows dim"]:
+def avg_l1(x: Float[Tensor, "*rows dim"], eps: float = 1e-8) -> Float[Tensor, "*rows 1"]:
+    """What E1 divides by: the mean absolute value over the last axis, at least eps."""
+    return x.abs().mean(-1, keepdim=True).clamp(min=eps)
+
+
+def avg_l1_norm(x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows dim"]:
     """E1: divide by the mean absolute value over the last axis.
 
     By hand: [3, −1] → mean|x| = 2 → [1.5, −0.5].
     """
-    return x / x.abs().mean(-1, keepdim=True).clamp(min=eps)
+    return x / avg_l1(x)
 
 
 def sale_loss(

@@ -26,9 +26,13 @@ class ActionEmbedding(NamedTuple):
         """z_sa."""
         return self.features @ self.weight + self.bias
 
-    def through(self, matrix: Float[Tensor, "dim out"]) -> Float[Tensor, "*rows out"]:
-        """z_sa · matrix."""
-        return (self.features @ (self.weight @ matrix)).add_(self.bias @ matrix)
+    def add_through(
+        self, matrix: Float[Tensor, "dim out"], x: Float[Tensor, "*rows out"]
+    ) -> Float[Tensor, "*rows out"]:
+        """X + z_sa · matrix, in one product."""
+        features = self.features.flatten(0, -2)
+        added = torch.addmm((x + self.bias @ matrix).flatten(0, -2), features, self.weight @ matrix)
+        return added.view_as(x)
 
     def dot(self, v: Float[Tensor, "*#rows dim"]) -> Float[Tensor, "*#rows"]:
         """z_sa · v; the rows of `v` may be broadcast over those of the features."""

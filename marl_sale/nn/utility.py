@@ -6,7 +6,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from marl_sale.functional.activations import Elu, elu
-from marl_sale.functional.embed import avg_l1_norm
+from marl_sale.functional.embed import avg_l1, avg_l1_norm
 from marl_sale.nn.mlp import SplitLinear, mlp
 from marl_sale.nn.sale import ActionEmbedding
 
@@ -40,9 +40,17 @@ class SaleHead(nn.Module):
     def every(
         self, h: Float[Tensor, "*rows hidden"], z_s: Float[Tensor, "*rows dim"], z_sa: ActionEmbedding
     ) -> Float[Tensor, "*rows actions"]:
-        """Values of every action."""
-        inner = self.inner.dense(0, h).add_(self.inner.bias).unsqueeze(-2) + self.inner.every(1)
-        return self._value(inner, self._of_z_s(z_s).unsqueeze(-2), z_sa)
+        """Values of every action.
+
+        W₁ (x / mean|x|) = (W₁ x) / mean|x|, and x is a sum of a share of h and one of the action: the first
+        layer multiplies either once, and never all pairs of them.
+        """
+        of_h, of_action = self.inner.dense(0, h).add_(self.inner.bias).unsqueeze(-2), self.inner.every(1)
+        size = avg_l1(of_h + of_action)
+        first = (self.first.dense(0, of_h) + self.first.dense(0, of_action)) / size
+        first = z_sa.add_through(self.first.every(2), first + self._of_z_s(z_s).unsqueeze(-2))
+        value: Tensor = self.rest(elu(first)).squeeze(-1)
+        return value
 
     def taken(
         self,
@@ -53,15 +61,12 @@ class SaleHead(nn.Module):
     ) -> Float[Tensor, "*rows"]:
         """Value of one action, at 1/A of the cost of `every`."""
         inner = self.inner.dense(0, h).add_(self.inner.bias) + self.inner.one_hot(1, actions)
-        return self._value(inner, self._of_z_s(z_s), z_sa)
+        first = self.first.dense(0, avg_l1_norm(inner)).add_(self._of_z_s(z_s))
+        value: Tensor = self.rest(elu(z_sa.add_through(self.first.every(2), first))).squeeze(-1)
+        return value
 
     def _of_z_s(self, z_s: Tensor) -> Tensor:
         return self.first.dense(1, z_s).add_(self.first.bias)
-
-    def _value(self, inner: Tensor, of_z_s: Tensor, z_sa: ActionEmbedding) -> Tensor:
-        first = self.first.dense(0, avg_l1_norm(inner)).add_(of_z_s).add_(z_sa.through(self.first.every(2)))
-        value: Tensor = self.rest(elu(first)).squeeze(-1)
-        return value
 
 
 class BilinearHead(nn.Module):

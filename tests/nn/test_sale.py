@@ -27,7 +27,8 @@ def test_g_is_one_of_every() -> None:
 def test_unevaluated_embedding_multiplies_as_the_evaluated_one() -> None:
     every = built().g_every(torch.randn(3, 2, 6, dtype=torch.float64))
     matrix, v = torch.randn(6, 8, dtype=torch.float64), torch.randn(3, 2, 1, 6, dtype=torch.float64)
-    assert torch.allclose(every.through(matrix), every.value() @ matrix, rtol=1e-10)
+    x = torch.randn(3, 2, 4, 8, dtype=torch.float64)
+    assert torch.allclose(every.add_through(matrix, x), x + every.value() @ matrix, rtol=1e-10)
     assert torch.allclose(every.dot(v), (every.value() * v).sum(-1), rtol=1e-10)
 
 

@@ -12,8 +12,9 @@ export OMP_NUM_THREADS ?= 1
 DEMO ?= lbf/5x5-2p-1f-coop+masked+demo
 DEMO_EPISODES ?= 512
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
-.PHONY: help install test lint format docs demo clean
+.PHONY: help install test lint format docs demo bench clean
 
 help:
 	@echo "make install   .venv with everything for development"
@@ -22,6 +23,7 @@ help:
 	@echo "make lint      ruff, mypy, import contract"
 	@echo "make format    rewrite the code in the house style"
 	@echo "make docs      rewrite docs/cli.md from the commands"
+	@echo "make bench     what updates, env steps and stored episodes cost here, into results/benchmarks"
 	@echo "make clean     remove .venv and caches; results stay"
 
 install: $(INSTALLED)
@@ -85,6 +87,10 @@ print(*("figure       " + file for file in read("report.json")["figure_files"]),
 endef
 export SUMMARY
 
+# On a quiet machine some ten minutes; BENCH_ARGS=--quick tries whether everything runs.
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
-	find cli marl_sale recipes tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find benchmarks cli marl_sale recipes tests -name __pycache__ -type d -prune -exec rm -rf {} +

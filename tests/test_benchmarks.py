@@ -1,0 +1,133 @@
+"""The benchmarks run and say what they measured; what they count is counted right."""
+
+import json
+import math
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks.products import qmix_operations
+from benchmarks.scaling import slope
+from benchmarks.shapes import FEED_FORWARD, QMIX, spread_lengths, synthetic_batch, synthetic_spec
+from benchmarks.timing import Effort, Lap, paired_ratio, take_turns
+
+ROOT = Path(__file__).parents[1]
+ONE = ("agent.hidden_size=1", "mixer.size=1", "mixer.hypernet_size=1")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a short run."""
+    out = tmp_path_factory.mktemp("benchmarks") / "new"
+    assert main(["--quick", "--only", "gemm", "env", "update", "--out", str(out)]) == out
+    return out
+
+
+@pytest.fixture
+def document(written: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((written / "benchmarks.json").read_text(encoding="utf-8"))
+    return found
+
+
+def test_the_json_says_on_what_and_how_it_was_measured(document: dict[str, Any]) -> None:
+    assert document["quick"] is True
+    assert document["command"].startswith("python -m benchmarks --quick --only gemm env update --out ")
+    assert document["threads"] == 1
+    assert {"cpu", "cores", "gpu", "commit", "torch", "date"} <= document.keys()
+    assert list(document["benchmarks"]) == ["gemm", "env", "update"]
+
+
+def test_every_record_is_whole_and_its_figures_are_positive(document: dict[str, Any]) -> None:
+    for record in (record for records in document["benchmarks"].values() for record in records):
+        assert set(record) == {
+            *("name", "shape", "unit", "parameters", "figures", "cpu_seconds", "wall_seconds")
+        }
+        for spread in (record["cpu_seconds"], record["wall_seconds"]):
+            assert spread["repeats"] == len(spread["raw"]) >= 2
+            assert 0 < spread["min"] == min(spread["raw"]) <= spread["median"]
+        assert all(math.isfinite(value) and value > 0 for value in record["figures"].values())
+
+
+def test_what_is_compared_stands_beside_its_measure(document: dict[str, Any]) -> None:
+    updates = [r for r in document["benchmarks"]["update"] if r["unit"] == "update"]
+    for record in updates:
+        of_qmix = record["name"].startswith("qmix")
+        assert ("x GEMM bound" in record["figures"]) == of_qmix
+        assert ("x qmix" in record["figures"]) == (record["name"] != "qmix")
+        if of_qmix:
+            assert record["figures"]["x GEMM bound"] > 1
+    assert all("x package" in record["figures"] for record in document["benchmarks"]["env"])
+
+
+def test_the_page_has_a_table_for_each(written: Path) -> None:
+    page = (written / "benchmarks.md").read_text(encoding="utf-8")
+    for name in ("gemm", "env", "update"):
+        lines = page.partition(f"## {name}\n\n")[2].partition("\n\n")[0].splitlines()
+        assert len(lines) >= 3
+        assert len({line.count("|") for line in lines}) == 1
+
+
+def test_operations_by_hand() -> None:
+    spec = synthetic_spec("one", 1, 1, 1, 1, 1, masked=False)
+    assert qmix_operations(spec, FEED_FORWARD.config(*ONE), rows=2, steps=1) == 96
+    # With a GRU its six products take the place of one, on 2 rows, 3 + 1 times.
+    assert qmix_operations(spec, QMIX.config(*ONE), rows=2, steps=1) == 96 + 2 * 5 * 2 * 4
+
+
+class Counted(TorchDispatchMode):  # FlopCounterMode also tracks modules, which fails without gradients
+    """Operations of every matrix product that torch runs, by torch's own formulas."""
+
+    operations = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out, count = func(*args, **(kwargs or {})), flop_registry.get(func.overloadpacket)
+        self.operations += count(*args, **(kwargs or {}), out_val=out) if count else 0
+        return out
+
+
+def test_operations_are_those_that_torch_counts() -> None:
+    spec = synthetic_spec("odd", 3, 5, 7, 4, 6, masked=True)
+    batch = synthetic_batch(spec, [6, 3, 1], "cpu")
+    algorithm = FEED_FORWARD.build(
+        spec, "cpu", "agent.hidden_size=8", "mixer.size=9", "mixer.hypernet_size=10"
+    )
+    with Counted() as counted:
+        algorithm.update(batch)
+    expected = qmix_operations(spec, algorithm.config, len(batch.obs), len(batch.actions))
+    assert counted.operations == expected
+
+
+def test_pieces_take_turns() -> None:
+    order = []
+
+    def piece(name: str, seconds: float) -> Lap:
+        order.append(name)
+        return Lap(seconds * len(order), 1.0)
+
+    pieces = {"a": lambda: piece("a", 1.0), "b": lambda: piece("b", 3.0)}
+    laps = take_turns(pieces, Effort(rounds=3, seconds=60.0))
+    assert order == ["a", "b"] * 4
+    assert [lap.cpu for lap in laps["a"]] == [3, 5, 7]
+    assert paired_ratio(laps["b"], laps["a"]) == 3 * 6 / 5
+    assert paired_ratio(laps["b"], laps["a"], "cuda") == 1
+    assert len(take_turns(pieces, Effort(rounds=9, seconds=0.0, warm_up=False))["a"]) == 2
+
+
+def test_slopes_and_lengths_by_hand() -> None:
+    assert slope([1, 2], [3, 12]) == pytest.approx(2)
+    assert slope([0, 1, 10], [99, 5, 50]) == pytest.approx(1)
+    spec = synthetic_spec("limit of 8", 1, 1, 1, 1, 8, masked=False)
+    assert spread_lengths(spec, 2) == [2, 6]
+    assert sum(spread_lengths(spec, 32)) / 32 == pytest.approx(4, abs=0.3)
+
+
+def test_the_wheel_leaves_them_out_and_the_makefile_runs_them() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert not [name for name in project["tool"]["setuptools"]["packages"] if "benchmarks" in name]
+    assert "python -m benchmarks" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert list(BENCHMARKS) == ["gemm", "env", "act", "update", "scaling", "memory", "training"]

@@ -9,10 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 
-import torch
-
 from benchmarks import act, env, gemm, machine, memory, scaling, table, training, update
 from benchmarks.record import Record
+from marl_sale.stages._machine import choose_device
 
 BENCHMARKS: dict[str, Callable[[bool], list[Record]]] = {
     "gemm": gemm.run,
@@ -28,7 +27,7 @@ BENCHMARKS: dict[str, Callable[[bool], list[Record]]] = {
 def main(arguments: Sequence[str] | None = None) -> Path:
     """Run what was asked for on one thread; returns the folder with benchmarks.json and benchmarks.md."""
     asked = _parser().parse_args(arguments)
-    torch.set_num_threads(1)
+    choose_device("cpu", threads=1)  # threads and memory as the stages set them
     on, words = machine.describe(), sys.argv[1:] if arguments is None else arguments
     heading = {
         **on,

@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 from time import perf_counter, process_time
 
-import torch
-
 from benchmarks.record import Record
 from benchmarks.shapes import (
     MMSA,
@@ -25,6 +23,7 @@ from benchmarks.shapes import (
 from benchmarks.timing import Lap
 from marl_sale.data.episodes import Episodes
 from marl_sale.seeding import torch_generator
+from marl_sale.stages._machine import choose_device
 
 STATUS, RESET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 CHUNK = 50
@@ -109,7 +108,7 @@ def run(quick: bool) -> list[Record]:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
+    choose_device("cpu", threads=1)
     what, episodes = sys.argv[1], int(sys.argv[2])
     measured = fill_replay(episodes) if what == "replay" else update_peak(what, episodes)
     sys.stdout.write(json.dumps(measured))

@@ -1,7 +1,7 @@
 """`marl-sale eval`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -50,6 +50,14 @@ def evaluate(
             help="Which of the agent's checkpoints.",
         ),
     ] = "latest",
+    backend: Annotated[
+        Literal["native", "original"] | None,
+        typer.Option(
+            "--backend",
+            help="Play in this backend of the task. Default: the one the agent was trained in.",
+            show_default=False,
+        ),
+    ] = None,
     render: Annotated[
         Path | None,
         typer.Option(
@@ -99,9 +107,11 @@ def evaluate(
         deliver(result, as_json=as_json, quiet=quiet)
         return
     path = Path(agent)
-    folder = out or folders.default_eval_out(path, seed, checkpoint, episodes)
+    folder = out or folders.default_eval_out(path, seed, checkpoint, episodes, backend)
     if dry_run:
-        planned = plan.evaluate(path, folder, device=device, episodes=episodes, checkpoint=checkpoint)
+        planned = plan.evaluate(
+            path, folder, device=device, episodes=episodes, checkpoint=checkpoint, backend=backend
+        )
         deliver(planned, as_json=as_json, quiet=quiet)
         return
     with observing(folder, quiet=quiet) as observer:
@@ -114,6 +124,7 @@ def evaluate(
             command=command_line(),
             episodes=episodes,
             checkpoint=checkpoint,
+            backend=backend,
             render=render,
         )
     deliver(result, as_json=as_json, quiet=quiet)

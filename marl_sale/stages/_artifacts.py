@@ -13,20 +13,26 @@ from marl_sale.nn.agent import Agent
 from marl_sale.spec import EnvSpec
 
 
-def recipe_of(artifact: Artifact) -> Recipe:
-    """The recipe an artifact was made with."""
+def recipe_of(artifact: Artifact, *changes: str) -> Recipe:
+    """The recipe an artifact was made with; `changes` are `key=value`, as after --set."""
     text = artifact.config_text
     if text is None:
         raise ArtifactError(f"{artifact.path}: has no config.yaml", "make the artifact again")
     manifest = artifact.manifest
     return recipe_from_text(
-        text, where=str(artifact.path / "config.yaml"), name=manifest.recipe, overrides=manifest.overrides
+        text,
+        where=str(artifact.path / "config.yaml"),
+        name=manifest.recipe,
+        overrides=(*manifest.overrides, *changes),
     )
 
 
 def require_same_task(artifact: Artifact, spec: EnvSpec) -> None:
-    """ArtifactError listing every difference between the artifact's task and this one."""
-    found = artifact.manifest.env_spec or {}
+    """ArtifactError listing every difference between the artifact's task and this one.
+
+    Backends are no difference: they play by the same rules, and an agent of one can be tested in the other.
+    """
+    found = {**(artifact.manifest.env_spec or {}), "backend": spec.backend}
     if problems := differences(found, spec.to_dict()):
         raise ArtifactError(
             "\n".join([f"{artifact.path}: was made for another task:", *problems]),

@@ -69,8 +69,10 @@ def summarise(rows: Sequence[EpisodeRow]) -> dict[str, Any]:
     }
 
 
-def open_agent(agent: Path, checkpoint: str) -> tuple[Artifact, Checkpoint, Recipe]:
-    """An agent artifact, finished or not, the checkpoint asked for, and its recipe.
+def open_agent(
+    agent: Path, checkpoint: str, backend: str | None = None
+) -> tuple[Artifact, Checkpoint, Recipe]:
+    """An agent artifact, finished or not, the checkpoint asked for, and its recipe (with another backend).
 
     Raises ArtifactError, or UsageError for a checkpoint that is neither latest nor best nor a step.
     """
@@ -84,7 +86,8 @@ def open_agent(agent: Path, checkpoint: str) -> tuple[Artifact, Checkpoint, Reci
         case _:
             raise UsageError(f"--checkpoint {checkpoint}: neither latest nor best nor a step")
     chosen = artifact.checkpoint(which)
-    return artifact, chosen, recipe_of(artifact)
+    changes = [] if backend is None else [f"env.backend={backend}"]
+    return artifact, chosen, recipe_of(artifact, *changes)
 
 
 def run(
@@ -97,13 +100,16 @@ def run(
     command: str,
     episodes: int | None = None,
     checkpoint: str = "latest",
+    backend: str | None = None,
     render: Path | None = None,
 ) -> StageResult:
     """Evaluate the agent artifact at `agent`; `seed` chooses the bank (0 is the standard one).
 
+    `backend` None is the one the agent was trained in.
+
     Raises ArtifactError where the agent cannot be read or its task has changed since it was trained.
     """
-    artifact, chosen, recipe = open_agent(agent, checkpoint)
+    artifact, chosen, recipe = open_agent(agent, checkpoint, backend)
     where = choose_device(device, recipe.config.train.threads)
     if render is not None:
         require_gif(render)

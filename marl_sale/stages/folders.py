@@ -21,18 +21,21 @@ def default_out(recipe: Recipe, stage: str, seed: int) -> Path:
     return RESULTS / _safe(recipe.name) / stage / f"seed{seed}-{recipe.fingerprint[:8]}"
 
 
-def default_eval_out(agent: Path, seed: int, checkpoint: str, episodes: int | None) -> Path:
+def default_eval_out(
+    agent: Path, seed: int, checkpoint: str, episodes: int | None, backend: str | None = None
+) -> Path:
     """The agent's default folder with `eval` as stage, the checkpoint and the episodes appended.
 
-    A seed other than 0 chooses another bank of evaluation episodes, and is appended too. Raises ArtifactError
-    where the agent cannot be read.
+    A seed other than 0 chooses another bank of evaluation episodes, and is appended too, as is a backend that
+    was asked for. Raises ArtifactError where the agent cannot be read.
     """
     artifact = Artifact.open(agent, kind="agent", status=("complete", "interrupted", "running"))
     recipe = recipe_of(artifact)
     count = episodes or recipe.config.evaluation.episodes
     bank = f"-bank{seed}" if seed else ""
+    played_in = f"-{backend}" if backend else ""
     trained = default_out(recipe, "eval", artifact.manifest.seed)
-    return trained.with_name(f"{trained.name}-{checkpoint}-{count}episodes{bank}")
+    return trained.with_name(f"{trained.name}-{checkpoint}-{count}episodes{bank}{played_in}")
 
 
 def default_random_out(recipe: Recipe, seed: int, episodes: int | None) -> Path:

@@ -115,10 +115,16 @@ def train(
 
 
 def evaluate(
-    agent: Path, out: Path, *, device: str, episodes: int | None = None, checkpoint: str = "latest"
+    agent: Path,
+    out: Path,
+    *,
+    device: str,
+    episodes: int | None = None,
+    checkpoint: str = "latest",
+    backend: str | None = None,
 ) -> StageResult:
     """Plan of `eval`."""
-    artifact, chosen, recipe = open_agent(agent, checkpoint)
+    artifact, chosen, recipe = open_agent(agent, checkpoint, backend)
     config = recipe.config
     where, spec = choose_device(device, config.train.threads), describe(config.env)
     require_same_task(artifact, spec)

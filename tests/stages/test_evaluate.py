@@ -10,7 +10,7 @@ from PIL import Image
 
 from marl_sale.analysis.statistics import wilson_interval
 from marl_sale.artifacts.reader import Artifact
-from marl_sale.config.recipe import Recipe
+from marl_sale.config.recipe import Recipe, load_recipe
 from marl_sale.envs._load import make_env
 from marl_sale.errors import ArtifactError, UsageError
 from marl_sale.observer import Silent
@@ -143,3 +143,14 @@ def test_summaries() -> None:
     assert without["win_rate"] is None
     assert without["win_rate_ci95"] is None
     assert without["episode_return_ci95"] is None
+
+
+def test_an_agent_can_be_tested_in_another_backend(tmp_path: Path) -> None:
+    recipe = load_recipe("lbf/5x5-2p-1f-coop+qmix+tiny", ["train.env_steps=200"])
+    train.run(recipe, tmp_path / "agent", seed=0, device="cpu", observer=Silent(), command="test")
+    for name, backend in (("native", None), ("original", "original")):
+        run(tmp_path / "agent", tmp_path / name, episodes=3, backend=backend)
+        manifest = Artifact.open(tmp_path / name, kind="evaluation").manifest
+        assert manifest.env_spec is not None
+        assert manifest.env_spec["backend"] == name
+        assert ("env.backend=original" in manifest.overrides) == (name == "original")

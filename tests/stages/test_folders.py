@@ -53,6 +53,7 @@ def test_an_evaluation_s_folder_says_what_was_evaluated(recipe: Recipe, tmp_path
     name = f"seed7-{recipe.fingerprint[:8]}-best"
     assert folders.default_eval_out(agent, 0, "best", 50).name == f"{name}-50episodes"
     assert folders.default_eval_out(agent, 2, "best", None).name == f"{name}-4episodes-bank2"
+    assert folders.default_eval_out(agent, 0, "best", 50, "original").name == f"{name}-50episodes-original"
     assert folders.default_eval_out(agent, 0, "best", 50).parent == Path("results/tiny/match+tiny/eval")
 
 

@@ -162,6 +162,17 @@ def test_what_was_shown_is_not_written_to_later() -> None:
     assert all(torch.equal(a, b) for a, b in zip(shown, kept, strict=True))
 
 
+def test_games_go_on_outside_inference_mode() -> None:
+    """Playing is done inside; pictures of a game are drawn outside."""
+    env = native("8x8-2p-2f-coop", 3)
+    with torch.inference_mode():
+        env.reset(np.arange(3))
+        env.step(torch.full((3, 2), 1))
+    env.reset(np.arange(3), torch.tensor([True, False, True]))
+    env.step(torch.full((3, 2), 2))
+    assert env.time.tolist() == [1, 2, 1]
+
+
 def test_time_limit_freezes_the_game() -> None:
     env = native("8x8-2p-2f-coop", 2)
     env.reset(np.array([0, 1]))

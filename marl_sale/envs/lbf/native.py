@@ -49,9 +49,12 @@ class NativeForaging:
         if chosen.any():
             index = torch.from_numpy(chosen.nonzero()[0]).to(self.cell.device)
             start = self._board.start(seeds[chosen])
-            self.cell[index], self.level[index], self.food_cell[index], self.food_level[index] = start
-            self.spawned[index] = start[3].sum(-1)
-            self.time[index] = 0
+            before = (self.cell, self.level, self.food_cell, self.food_level)
+            self.cell, self.level, self.food_cell, self.food_level = (
+                old.index_put((index,), new) for old, new in zip(before, start, strict=True)
+            )
+            self.spawned = self.spawned.index_put((index,), start[3].sum(-1))
+            self.time = self.time.index_fill(0, index, 0)
         return self._observe()
 
     def step(self, actions: Int64[Tensor, "envs agents"]) -> Transition:

@@ -1,6 +1,6 @@
 """What a replay and an update take of memory, each in a process of its own (Linux: read from /proc).
 
-`python -m benchmarks.memory replay|qmix|mmsa EPISODES` is that process: it prints what it found as JSON.
+`python -m benchmarks.memory float32|float16|qmix|mmsa EPISODES` is that process; it prints JSON.
 """
 
 import json
@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 from time import perf_counter, process_time
+
+import torch
 
 from benchmarks.record import Record
 from benchmarks.shapes import (
@@ -29,6 +31,7 @@ STATUS, RESET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 CHUNK = 50
 """Episodes added at a time."""
 REPLAY, BATCH = 5000, 32
+PRECISIONS = {"float32": torch.float32, "float16": torch.float16}
 SHORTEST = 0.2
 """Of the limit; lengths from here to the limit have a mean of 60 %."""
 MEBI = 1 << 20
@@ -40,11 +43,11 @@ def resident(line: str = "VmRSS") -> int:
     return 1024 * int(found.split()[1])
 
 
-def fill_replay(count: int) -> dict[str, float]:
+def fill_replay(precision: str, count: int) -> dict[str, float]:
     """Growth by `count` episodes of 3s5z; the same few again and again, which are made before."""
     chunk = synthetic_episodes(SMAC_3S5Z, spread_lengths(SMAC_3S5Z, min(CHUNK, count), SHORTEST))
     before = resident()
-    replay = new_replay(SMAC_3S5Z, count)
+    replay = new_replay(SMAC_3S5Z, count, PRECISIONS[precision])
     cpu, wall = process_time(), perf_counter()
     while len(replay) < count:
         replay.add(chunk)
@@ -98,17 +101,19 @@ def run(quick: bool) -> list[Record]:
         return []
     records = []
     for what, unit, episodes in (
-        ("replay", "episode added", 100 if quick else REPLAY),
+        ("float32", "episode added", 100 if quick else REPLAY),
+        ("float16", "episode added", 100 if quick else REPLAY),
         ("qmix", "update", 2 if quick else BATCH),
         ("mmsa", "update", 2 if quick else BATCH),
     ):
         lap, figures = in_new_process(what, episodes)
-        records.append(Record(what, SMAC_3S5Z.task, unit, [lap], {"episodes": episodes}, figures))
+        name = f"replay, {what}" if what in PRECISIONS else what
+        records.append(Record(name, SMAC_3S5Z.task, unit, [lap], {"episodes": episodes}, figures))
     return records
 
 
 if __name__ == "__main__":
     choose_device("cpu", threads=1)
     what, episodes = sys.argv[1], int(sys.argv[2])
-    measured = fill_replay(episodes) if what == "replay" else update_peak(what, episodes)
+    measured = fill_replay(what, episodes) if what in PRECISIONS else update_peak(what, episodes)
     sys.stdout.write(json.dumps(measured))

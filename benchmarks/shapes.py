@@ -93,9 +93,9 @@ def synthetic_episodes(spec: EnvSpec, lengths: Sequence[int]) -> Episodes:
     return episodes
 
 
-def new_replay(spec: EnvSpec, capacity: int) -> Replay:
-    """The replay that is measured; how it stores observations is decided here alone."""
-    return Replay(spec, capacity, bootstrap_at_time_limit=False)
+def new_replay(spec: EnvSpec, capacity: int, observations: torch.dtype = torch.float32) -> Replay:
+    """An empty replay."""
+    return Replay(spec, capacity, bootstrap_at_time_limit=False, observations=observations)
 
 
 def synthetic_batch(spec: EnvSpec, lengths: Sequence[int], device: str) -> Batch:

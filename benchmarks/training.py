@@ -25,8 +25,9 @@ CHANGES = (
     "evaluation.episodes=1",
 )
 """One row a round; neither evaluation nor checkpoint on the way."""
-LEARNERS = (("gru", 1.0), ("feedforward", 1.0), ("gru", 0.1))
-"""Core of the agents, updates per episode."""
+RUNS = (("gru", 1.0, 32, 12_000), ("feedforward", 1.0, 32, 12_000), ("gru", 0.1, 128, 60_000))
+"""Core of the agents, updates per episode, environments, env steps."""
+BATCH = 32
 PARTS = ("environment", "acting", "learning")
 
 
@@ -66,13 +67,13 @@ def training(recipe: Recipe, shares: dict[str, list[float]]) -> Callable[[], Lap
 def run(quick: bool) -> list[Record]:
     """Cores, and updates per episode, in turn."""
     effort = Effort(rounds=2, seconds=0.0, warm_up=False)  # the part that is not measured warms up
-    num_envs, env_steps = (8, 1_000) if quick else (32, 12_000)
-    shares: list[dict[str, list[float]]] = [{} for _ in LEARNERS]
+    runs = [(core, ratio, 8, 1_000) for core, ratio, *_ in RUNS] if quick else RUNS
+    shares: list[dict[str, list[float]]] = [{} for _ in runs]
     pieces = {}
-    for (core, per_episode), of_run in zip(LEARNERS, shares, strict=True):
+    for (core, per_episode, num_envs, env_steps), of_run in zip(runs, shares, strict=True):
         changes = (
             f"train.num_envs={num_envs}",
-            f"replay.batch_episodes={num_envs}",  # so the first round fills a batch
+            f"replay.batch_episodes={min(BATCH, num_envs)}",  # so the first round fills a batch
             f"agent.core={core}",
             f"train.updates_per_episode={per_episode}",
             f"train.env_steps={env_steps}",
@@ -92,5 +93,5 @@ def run(quick: bool) -> list[Record]:
                 **{f"% {part}": 100 * statistics.median(of_run[part]) for part in PARTS},
             },
         )
-        for (core, per_episode), of_run in zip(LEARNERS, shares, strict=True)
+        for (core, per_episode, num_envs, env_steps), of_run in zip(runs, shares, strict=True)
     ]

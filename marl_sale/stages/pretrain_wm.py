@@ -36,9 +36,15 @@ HELD_OUT_CHUNK = 64
 
 
 def gather(
-    env: VectorEnv, policy: Agent | None, epsilon: float, count: int, seed: int, observer: Observer
+    env: VectorEnv,
+    policy: Agent | None,
+    epsilon: float,
+    count: int,
+    seed: int,
+    observer: Observer,
+    stop: StopFlag,
 ) -> Replay:
-    """`count` episodes with random available actions, or ε-greedy ones of a policy."""
+    """`count` episodes with random available actions, or ε-greedy ones of a policy; StoppedError."""
     spec = env.spec
     replay = Replay(spec, count, bootstrap_at_time_limit=False)
     observer.start("gather", count, "episodes")
@@ -48,6 +54,8 @@ def gather(
         episodes = play(env, policy, episode_seeds(seed, first, env.num_envs, "pretraining"), noise)
         replay.add(episodes.take(slice(0, count - first)))
         observer.progress(replay.added, {"episode_return": float(episodes.episode_return.mean())})
+        if stop:
+            raise StoppedError(f"stopped by {stop.signal} after {replay.added} episodes", "start it again")
     return replay
 
 
@@ -232,7 +240,7 @@ def run(
             stop = stack.enter_context(stop_on_signal())
             if source is None:
                 epsilon = 1.0 if behaviour is None else config.exploration.finish
-                source = gather(env, behaviour, epsilon, config.pretrain.episodes, seed, observer)
+                source = gather(env, behaviour, epsilon, config.pretrain.episodes, seed, observer, stop)
             steps = source.newest(len(source)).steps
             if saved:
                 saved.write_tensors("episodes", source.newest(len(source)).to_tensors())

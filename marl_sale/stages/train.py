@@ -10,8 +10,8 @@ import torch
 from marl_sale.algorithms._load import build
 from marl_sale.algorithms.mmsa import Mmsa
 from marl_sale.algorithms.qmix import Qmix
-from marl_sale.artifacts.manifest import Input
-from marl_sale.artifacts.reader import Artifact
+from marl_sale.artifacts.manifest import Input, read_manifest
+from marl_sale.artifacts.reader import Artifact, checkpoint_steps
 from marl_sale.artifacts.store import Run
 from marl_sale.config.recipe import Recipe
 from marl_sale.config.schema import Config
@@ -235,6 +235,7 @@ def run(
         progress = Progress(algorithm, replay, torch_generator(seed, "replay"), Counters(), Averages())
         spec, fingerprint = env.spec.to_dict(), recipe.fingerprint
         if resume:
+            _require_same_inputs(out, inputs)
             written = Run.resume(out, kind="agent", fingerprint=fingerprint, seed=seed, env_spec=spec)
         else:
             written = Run.create(
@@ -253,8 +254,6 @@ def run(
         with written, stop_on_signal() as stop:
             files = ReplayFiles(out / "replay", [])
             checkpoint = written.latest_checkpoint() if resume else None
-            if resume and (inputs or checkpoint is None):
-                _require_same_inputs(written, inputs)
             if checkpoint is not None:
                 files = progress.load(checkpoint, out / "replay")
                 observer.note(f"resumed at {progress.counters.env_steps} env steps")
@@ -286,14 +285,16 @@ def load_world_model(path: Path, algorithm: Qmix) -> Input:
     return artifact.as_input("world-model")
 
 
-def _require_same_inputs(written: Run, inputs: Sequence[Input]) -> None:
-    """ArtifactError where a run to be continued began from something else than what is given now."""
-    began, given = (
-        ", ".join(each.id for each in some) or "nothing" for some in (written.manifest.inputs, inputs)
-    )
-    if began != given:
+def _require_same_inputs(out: Path, inputs: Sequence[Input]) -> None:
+    """ArtifactError where a run to be continued began from something else than what is given now.
+
+    With a checkpoint to go on from, nothing needs to be given.
+    """
+    manifest, _ = read_manifest(out)
+    began, given = (", ".join(each.id for each in some) for some in (manifest.inputs, inputs))
+    if began != given and (given or not checkpoint_steps(out)):
         raise ArtifactError(
-            f"{written.path}: began from {began}, asked to go on from {given}",
+            f"{out}: began from {began or 'nothing'}, asked to go on from {given or 'nothing'}",
             "continue it with the --world-model it began with",
         )
 

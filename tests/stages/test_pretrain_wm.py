@@ -239,3 +239,15 @@ def test_a_signal_stops_it_between_epochs(
         run(short_recipe(), tmp_path / "wm", dataset=world_model.parent / "dataset", observer=Stop())
     found = Artifact.open(tmp_path / "wm", kind="world-model", status=["interrupted"])
     assert len(found.rows("metrics/pretrain")) == 1
+
+
+def test_a_signal_stops_it_between_rounds_of_episodes(
+    short_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    class Stop(Silent):
+        def progress(self, done: int, figures: object) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(StoppedError, match="stopped by SIGTERM after 2 episodes"):
+        run(short_recipe(), tmp_path / "wm", observer=Stop())
+    Artifact.open(tmp_path / "wm", kind="world-model", status=["interrupted"])

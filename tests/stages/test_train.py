@@ -326,3 +326,4 @@ def test_a_run_is_not_resumed_as_another(
         run(short_recipe(changes=["discount=0.5"]), out, resume=True)
     with pytest.raises(ArtifactError, match="began from nothing, asked to go on from world-model"):
         run(recipe, out, resume=True, world_model=world_model)
+    assert Artifact.open(out, kind="agent", status=["interrupted"]).manifest.status == "interrupted"

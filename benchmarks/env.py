@@ -5,7 +5,6 @@ plays one game, with its own observations: it knows no other way.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from benchmarks.record import Record
 from benchmarks.timing import QUICK, Effort, Lap, paired_ratio, take_turns, timed
 from marl_sale.config.recipe import load_recipe
 from marl_sale.envs._load import make_env
+from marl_sale.envs.lbf.original import package_arguments
 from marl_sale.envs.lbf.task import N_ACTIONS, TIME_LIMIT, Task
 from marl_sale.seeding import numpy_generator, torch_generator
 
@@ -50,7 +50,7 @@ def ours(task: str, backend: str, num_envs: int) -> Callable[[], Lap]:
 
 def package(task: str) -> Callable[[], Lap]:
     """A lap of the package's own environment."""
-    game = package_game(Task.parse(task))
+    game = ForagingEnv(**package_arguments(Task.parse(task)))
     shape = (TIME_LIMIT * LONGEST_EPISODES, len(game.players))
     actions = numpy_generator(0, "benchmark actions").integers(N_ACTIONS, size=shape).tolist()
     seed = 0
@@ -66,23 +66,6 @@ def package(task: str) -> Callable[[], Lap]:
         return len(actions)
 
     return timed(play)
-
-
-def package_game(task: Task) -> Any:
-    """One game of the package, as its registry makes those it lists."""
-    return ForagingEnv(
-        players=task.players,
-        min_player_level=task.min_player_level,
-        max_player_level=task.max_player_level,
-        min_food_level=task.min_food_level,
-        max_food_level=task.max_food_level,
-        field_size=(task.rows, task.cols),
-        max_num_food=task.foods,
-        sight=task.sight,
-        max_episode_steps=TIME_LIMIT,
-        force_coop=task.coop,
-        penalty=task.penalty,
-    )
 
 
 def run(quick: bool) -> list[Record]:

@@ -21,6 +21,23 @@ _FREE = [[action for bit, action in enumerate(Action) if code >> bit & 1] for co
 _AVAIL = (np.arange(64)[:, None] >> np.arange(6) & 1).astype(bool)
 
 
+def package_arguments(task: Task) -> dict[str, Any]:
+    """What the package's environment is built with."""
+    return {
+        "players": task.players,
+        "min_player_level": task.min_player_level,
+        "max_player_level": task.max_player_level,
+        "min_food_level": task.min_food_level,
+        "max_food_level": task.max_food_level,
+        "field_size": (task.rows, task.cols),
+        "max_num_food": task.foods,
+        "sight": task.sight,
+        "max_episode_steps": TIME_LIMIT,
+        "force_coop": task.coop,
+        "penalty": task.penalty,
+    }
+
+
 class Game(ForagingEnv):  # type: ignore[misc]  # the package has no types
     """One game with the package's rules; `reset` and `step` return no observations: `views` does.
 
@@ -33,19 +50,7 @@ class Game(ForagingEnv):  # type: ignore[misc]  # the package has no types
 
     def __init__(self, task: Task) -> None:
         self._v2 = task.version == 2
-        super().__init__(
-            players=task.players,
-            min_player_level=task.min_player_level,
-            max_player_level=task.max_player_level,
-            min_food_level=task.min_food_level,
-            max_food_level=task.max_food_level,
-            field_size=(task.rows, task.cols),
-            max_num_food=task.foods,
-            sight=task.sight,
-            max_episode_steps=TIME_LIMIT,
-            force_coop=task.coop,
-            penalty=task.penalty,
-        )
+        super().__init__(**package_arguments(task))
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         # The package keeps the last episode's positions while it places the players, so that an episode

@@ -29,8 +29,8 @@ def choose_device(name: str, threads: int) -> torch.device:
 def _keep_freed_memory() -> None:
     """Ask the C library to keep large freed blocks for the next update instead of returning them.
 
-    Without it, every update has its memory zeroed page by page again: 13 to 17 % of its time
-    (docs/performance.md). Only glibc has this; elsewhere nothing happens.
+    It saved 13 to 17 % of an update where tensors are large (docs/performance.md). Only glibc has this;
+    elsewhere nothing happens.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

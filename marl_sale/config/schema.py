@@ -21,7 +21,9 @@ class Section(BaseModel):
 
 class Env(Section):
     family: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
-    task: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    task: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._|-]{0,63}(,[a-z_]{1,32}=[A-Za-z0-9._+-]{1,32}){0,16}$")
+    ]
     backend: Literal["original", "native"]
     mask_actions: bool
     scale_obs: bool

@@ -82,10 +82,6 @@ def join_task(name: str, values: Mapping[str, Value], options: Mapping[str, Opti
 
 
 def _text(value: Value) -> str:
-    return (
-        str(value).lower()
-        if isinstance(value, bool)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.10g}" if isinstance(value, float) else str(value)

@@ -9,12 +9,15 @@ from torch import Tensor, nn
 from marl_sale.functional.targets import greedy_actions
 from marl_sale.nn.gru import unroll_gru
 from marl_sale.nn.mlp import SplitLinear
+from marl_sale.nn.pairs import Every, Listed, Pairs, Taken
 from marl_sale.nn.sale import Sale
 from marl_sale.nn.utility import BilinearHead, LinearHead, SaleHead
 from marl_sale.spec import Observation
 
 ROWS_AT_ONCE = 4096
-"""Rows of the head evaluated together: few enough for the cache, many enough to make calls cheap."""
+"""Pairs of row and action evaluated together: few enough for the cache, many enough to make calls cheap."""
+SPARSE = 0.7
+"""Share of available actions below which listing them is cheaper than evaluating all."""
 
 
 class Core(nn.Module):
@@ -97,25 +100,24 @@ class Agent(nn.Module):
 
     def q_every(self, h: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows actions"]:
         """Q^i of every action; gradients reach head and `h`, never the embeddings."""
-        if isinstance(self.head, LinearHead):
-            return self.head.every(h)
-        assert self.sale is not None
-        with torch.no_grad():
-            z_s = self.sale.f(h)
-            z_sa = self.sale.g_every(z_s)
-        return self.head.every(h, z_s, z_sa)
+        return self._q(h, Every())
 
     def q_taken(
         self, h: Float[Tensor, "*rows hidden"], actions: Int64[Tensor, "*rows"]
     ) -> Float[Tensor, "*rows"]:
         """Q^i of one action each; gradients as in `q_every`."""
+        return self._q(h, Taken(actions))
+
+    def _q(self, h: Tensor, pairs: Pairs) -> Tensor:
         if isinstance(self.head, LinearHead):
-            return self.head.taken(h, actions)
-        assert self.sale is not None
-        with torch.no_grad():
-            z_s = self.sale.f(h)
-            z_sa = self.sale.g(z_s, actions.unsqueeze(-1))
-        return self.head.taken(h, z_s, z_sa, actions)
+            q_i: Tensor = self.head(h, pairs)
+        else:
+            assert self.sale is not None
+            with torch.no_grad():
+                z_s = self.sale.f(h)
+                z_sa = self.sale.g_of(z_s, pairs)
+            q_i = self.head(h, z_s, z_sa, pairs)
+        return q_i
 
     @torch.no_grad()
     def choose(
@@ -125,26 +127,35 @@ class Agent(nn.Module):
     ) -> "Choice":
         """Best available action of each agent, with its embedding.
 
-        Works through blocks of rows, as each becomes A rows inside the head.
+        Works through blocks of rows, as each becomes up to A rows inside the head. Where many actions are
+        unavailable, those are left out.
         """
-        block = max(1, ROWS_AT_ONCE // avail_actions[0].numel())
-        choices = [
-            self._choose(h_, avail)
-            for h_, avail in zip(h.split(block), avail_actions.split(block), strict=True)
-        ]
-        actions = torch.cat([choice.actions for choice in choices])
-        if self.sale is None:
-            return Choice(actions, None)
-        return Choice(actions, torch.cat([choice.z_sa for choice in choices if choice.z_sa is not None]))
-
-    def _choose(self, h: Tensor, avail_actions: Tensor) -> "Choice":
         if isinstance(self.head, LinearHead):
-            return Choice(greedy_actions(self.head.every(h), avail_actions), None)
+            return Choice(greedy_actions(self.q_every(h), avail_actions), None)
+        h_rows, avail_rows = h.flatten(0, 1), avail_actions.flatten(0, 1)
+        # On other devices, listing pairs would wait for the device to count them.
+        share = avail_rows.float().mean().item() if h.device.type == "cpu" else 1.0
+        sparse = share < SPARSE
+        block = max(1, int(ROWS_AT_ONCE / (avail_rows.shape[1] * (share if sparse else 1.0))))
+        choices = [
+            self._choose(*rows, sparse)
+            for rows in zip(h_rows.split(block), avail_rows.split(block), strict=True)
+        ]
+        actions, z_sa = (torch.cat(parts).unflatten(0, h.shape[:2]) for parts in zip(*choices, strict=True))
+        return Choice(actions, z_sa)
+
+    def _choose(self, h: Tensor, avail_actions: Tensor, sparse: bool) -> tuple[Tensor, Tensor]:
         assert self.sale is not None
+        pairs = Listed(*avail_actions.nonzero(as_tuple=True)) if sparse else Every()
         z_s = self.sale.f(h)
-        z_sa = self.sale.g_every(z_s)
-        actions = greedy_actions(self.head.every(h, z_s, z_sa), avail_actions)
-        return Choice(actions, z_sa.of(actions).value())
+        z_sa = self.sale.g_of(z_s, pairs)
+        q_i = self.head(h, z_s, z_sa, pairs)
+        if sparse:
+            q_i = torch.zeros_like(avail_actions, dtype=q_i.dtype).masked_scatter_(avail_actions, q_i)
+        actions = greedy_actions(q_i, avail_actions)
+        counted = avail_actions if sparse else torch.ones_like(avail_actions)
+        places = (counted.flatten().cumsum(0) - 1).view_as(counted)  # of each pair among those evaluated
+        return actions, z_sa.at(places.gather(-1, actions.unsqueeze(-1)).squeeze(-1)).value()
 
     def initial_memory(self, num_envs: int) -> Float[Tensor, "envs agents hidden"]:
         """Recurrent states before the first observation."""

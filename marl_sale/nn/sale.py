@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from marl_sale.functional.activations import Elu, elu
 from marl_sale.functional.embed import avg_l1_norm
 from marl_sale.nn.mlp import SplitLinear, mlp
+from marl_sale.nn.pairs import Pairs
 
 
 class ActionEmbedding(NamedTuple):
@@ -38,10 +39,9 @@ class ActionEmbedding(NamedTuple):
         """z_sa · v; the rows of `v` may be broadcast over those of the features."""
         return (self.features * (v @ self.weight.t())).sum(-1) + v @ self.bias
 
-    def of(self, actions: Int64[Tensor, "*rows"]) -> "ActionEmbedding":
-        """The embedding of one action out of every action."""
-        index = actions[..., None, None].expand(*actions.shape, 1, self.features.shape[-1])
-        return self._replace(features=self.features.gather(-2, index).squeeze(-2))
+    def at(self, places: Int64[Tensor, " chosen"]) -> "ActionEmbedding":
+        """Those at some places, counted along all axes of rows."""
+        return self._replace(features=self.features.flatten(0, -2).index_select(0, places))
 
 
 class Sale(nn.Module):
@@ -69,10 +69,11 @@ class Sale(nn.Module):
         of_actions = self.action_input.one_hot(1, actions + self.offsets).sum(-2)
         return self._after_first(self.action_input.dense(0, z_s).add_(self.action_input.bias) + of_actions)
 
-    def g_every(self, z_s: Float[Tensor, "*rows dim"]) -> ActionEmbedding:
-        """z_sa of every action of a single choice: features [*rows, actions, hidden]."""
+    def g_of(self, z_s: Float[Tensor, "*rows dim"], pairs: Pairs) -> ActionEmbedding:
+        """z_sa of pairs of a row and one action of a single choice."""
         of_state = self.action_input.dense(0, z_s).add_(self.action_input.bias)
-        return self._after_first(of_state.unsqueeze(-2) + self.action_input.every(1))
+        of_actions = pairs.of_actions(self.action_input.every(1))
+        return self._after_first(pairs.of_rows(of_state) + of_actions)
 
     def _after_first(self, first: Float[Tensor, "*rows hidden"]) -> ActionEmbedding:
         features = elu(self.action_hidden(elu(first)))

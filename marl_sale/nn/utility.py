@@ -2,12 +2,13 @@
 
 from typing import Literal
 
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from marl_sale.functional.activations import Elu, elu
 from marl_sale.functional.embed import avg_l1, avg_l1_norm
 from marl_sale.nn.mlp import SplitLinear, mlp
+from marl_sale.nn.pairs import Pairs
 from marl_sale.nn.sale import ActionEmbedding
 
 
@@ -18,14 +19,9 @@ class LinearHead(nn.Module):
         super().__init__()
         self.linear = nn.Linear(hidden_size, n_actions)
 
-    def every(self, h: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows actions"]:
-        q: Tensor = self.linear(h)
-        return q
-
-    def taken(
-        self, h: Float[Tensor, "*rows hidden"], actions: Int64[Tensor, "*rows"]
-    ) -> Float[Tensor, "*rows"]:
-        return self.every(h).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+    def forward(self, h: Float[Tensor, "*rows hidden"], pairs: Pairs) -> Float[Tensor, "*pairs"]:
+        """Values of pairs of a row and an action."""
+        return pairs.of_both(self.linear(h))
 
 
 class SaleHead(nn.Module):
@@ -37,36 +33,26 @@ class SaleHead(nn.Module):
         self.first = SplitLinear([hidden_size, sale_size, sale_size], hidden_size)
         self.rest = mlp([hidden_size, hidden_size, 1], Elu)
 
-    def every(
-        self, h: Float[Tensor, "*rows hidden"], z_s: Float[Tensor, "*rows dim"], z_sa: ActionEmbedding
-    ) -> Float[Tensor, "*rows actions"]:
-        """Values of every action.
-
-        W₁ (x / mean|x|) = (W₁ x) / mean|x|, and x is a sum of a share of h and one of the action: the first
-        layer multiplies either once, and never all pairs of them.
-        """
-        of_h, of_action = self.inner.dense(0, h).add_(self.inner.bias).unsqueeze(-2), self.inner.every(1)
-        size = avg_l1(of_h + of_action)
-        first = (self.first.dense(0, of_h) + self.first.dense(0, of_action)) / size
-        first = z_sa.add_through(self.first.every(2), first + self._of_z_s(z_s).unsqueeze(-2))
-        value: Tensor = self.rest(elu(first)).squeeze(-1)
-        return value
-
-    def taken(
+    def forward(
         self,
         h: Float[Tensor, "*rows hidden"],
         z_s: Float[Tensor, "*rows dim"],
         z_sa: ActionEmbedding,
-        actions: Int64[Tensor, "*rows"],
-    ) -> Float[Tensor, "*rows"]:
-        """Value of one action, at 1/A of the cost of `every`."""
-        inner = self.inner.dense(0, h).add_(self.inner.bias) + self.inner.one_hot(1, actions)
-        first = self.first.dense(0, avg_l1_norm(inner)).add_(self._of_z_s(z_s))
-        value: Tensor = self.rest(elu(z_sa.add_through(self.first.every(2), first))).squeeze(-1)
-        return value
+        pairs: Pairs,
+    ) -> Float[Tensor, "*pairs"]:
+        """Values of pairs of a row and an action; `z_sa` is that of the pairs.
 
-    def _of_z_s(self, z_s: Tensor) -> Tensor:
-        return self.first.dense(1, z_s).add_(self.first.bias)
+        W₁ (x / mean|x|) = (W₁ x) / mean|x|, and x is a sum of a share of h and one of the action: the first
+        layer multiplies either once, and never all pairs of them.
+        """
+        of_h, of_action = self.inner.dense(0, h).add_(self.inner.bias), self.inner.every(1)
+        of_z_s = self.first.dense(1, z_s).add_(self.first.bias)
+        size = avg_l1(pairs.of_rows(of_h) + pairs.of_actions(of_action))
+        through = (self.first.dense(0, of_h), self.first.dense(0, of_action))
+        first = (pairs.of_rows(through[0]) + pairs.of_actions(through[1])) / size
+        first = z_sa.add_through(self.first.every(2), first + pairs.of_rows(of_z_s))
+        value: Tensor = self.rest(elu(first)).squeeze(-1)
+        return value
 
 
 class BilinearHead(nn.Module):
@@ -81,24 +67,16 @@ class BilinearHead(nn.Module):
         self.u = SplitLinear([hidden_size, sale_size], n_actions)
         self.v = SplitLinear([hidden_size, sale_size], sale_size)
 
-    def every(
-        self, h: Float[Tensor, "*rows hidden"], z_s: Float[Tensor, "*rows dim"], z_sa: ActionEmbedding
-    ) -> Float[Tensor, "*rows actions"]:
-        """Values of every action."""
-        h = avg_l1_norm(h)
-        return self._of(self.u, h, z_s) + z_sa.dot(self._of(self.v, h, z_s).unsqueeze(-2))
-
-    def taken(
+    def forward(
         self,
         h: Float[Tensor, "*rows hidden"],
         z_s: Float[Tensor, "*rows dim"],
         z_sa: ActionEmbedding,
-        actions: Int64[Tensor, "*rows"],
-    ) -> Float[Tensor, "*rows"]:
-        """Value of one action."""
+        pairs: Pairs,
+    ) -> Float[Tensor, "*pairs"]:
+        """Values of pairs of a row and an action; `z_sa` is that of the pairs."""
         h = avg_l1_norm(h)
-        u = self._of(self.u, h, z_s).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-        return u + z_sa.dot(self._of(self.v, h, z_s))
+        return pairs.of_both(self._of(self.u, h, z_s)) + z_sa.dot(pairs.of_rows(self._of(self.v, h, z_s)))
 
     @staticmethod
     def _of(layer: SplitLinear, h: Tensor, z_s: Tensor) -> Tensor:

@@ -69,13 +69,15 @@ def test_what_a_core_sees_is_the_recipes_choice(spec: EnvSpec) -> None:
         assert not torch.equal(told_apart[1], told_apart[2])
 
 
+@pytest.mark.parametrize("available", [0.2, 0.9])
 def test_choosing_in_blocks_is_choosing_at_once(
-    agent: Agent, spec: EnvSpec, monkeypatch: pytest.MonkeyPatch
+    agent: Agent, spec: EnvSpec, available: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent = agent.double()
     h = torch.randn(23, spec.n_agents, 8, dtype=torch.float64)
-    avail = torch.rand(23, spec.n_agents, spec.n_actions) < 0.5
+    avail = torch.rand(23, spec.n_agents, spec.n_actions) < available
     avail[..., 0] |= ~avail.any(-1)
+    assert (avail.float().mean().item() < agent_module.SPARSE) == (available < 0.5)
     whole = agent.choose(h, avail)
     assert torch.equal(whole.actions, greedy_actions(agent.q_every(h), avail))
     for rows in (1, 7 * spec.n_agents * spec.n_actions):

@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -340,6 +340,14 @@ class Run(_Writer):
             _fs.remove(self.path / checkpoint_folder(old))
             del self._scores[old]
         self._update(counters=dict(counters))
+
+    def prune(self, folder: str, keep: Collection[str]) -> None:
+        """Delete every file in a folder of the run but those to keep: what no checkpoint needs any more."""
+        self._check_open()
+        path = self.path / _checked(folder)
+        if path.is_dir():
+            for name in set(_fs.names(path)).difference(keep):
+                _fs.discard(path / name)
 
     def log(self, text: str) -> None:
         """Append a line, with the time (UTC), to log.txt."""

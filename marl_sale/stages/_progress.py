@@ -61,6 +61,8 @@ class Progress:
     averages: Averages
     best_score: float | None = None
     """Highest evaluated return so far."""
+    evaluation: dict[str, float | None] = field(default_factory=dict)
+    """Row of the latest evaluation."""
 
     def save(self, writer: CheckpointWriter, files: ReplayFiles) -> None:
         """Write a checkpoint: the agents' weights, the rest of the learner, and its state."""
@@ -78,6 +80,7 @@ class Progress:
                 "counters": asdict(self.counters),
                 "averages": asdict(self.averages),
                 "best_score": self.best_score,
+                "evaluation": self.evaluation,
                 "segments": files.save(self.replay),
             },
         )
@@ -103,7 +106,7 @@ class Progress:
             generator.set_state(rest[f"generator.{name}"])
         self.counters = Counters(**state["counters"])
         self.averages = Averages(**state["averages"])
-        self.best_score = state["best_score"]
+        self.best_score, self.evaluation = state["best_score"], state["evaluation"]
         self.algorithm.updates = self.counters.updates
         files = ReplayFiles(replay_folder, state["segments"])
         files.load(self.replay)

@@ -28,7 +28,11 @@ class ReplayFiles:
     def __init__(self, folder: Path, segments: list[dict[str, Any]]) -> None:
         self.folder = folder
         self.segments = [Segment(**segment) for segment in segments]
-        self._stale: list[Segment] = []
+
+    @property
+    def names(self) -> set[str]:
+        """Files that the latest checkpoint needs."""
+        return {segment.name for segment in self.segments}
 
     def save(self, replay: Replay) -> list[dict[str, Any]]:
         """Write the episodes added since the last call; returns what a checkpoint lists."""
@@ -39,15 +43,8 @@ class ReplayFiles:
             sha256 = write_tensors(self.folder / new.name, replay.newest(count).to_tensors())
             self.segments.append(Segment(first, count, sha256))
         oldest = replay.added - len(replay)
-        self._stale = [s for s in self.segments if s.first + s.count <= oldest]
-        self.segments = [s for s in self.segments if s not in self._stale]
+        self.segments = [s for s in self.segments if s.first + s.count > oldest]
         return [asdict(segment) for segment in self.segments]
-
-    def drop_stale(self) -> None:
-        """Delete segments that the checkpoint just written no longer needs."""
-        for segment in self._stale:
-            (self.folder / segment.name).unlink(missing_ok=True)
-        self._stale = []
 
     def load(self, replay: Replay) -> None:
         """Fill an empty replay."""

@@ -42,6 +42,8 @@ EVALUATION_COLUMNS = (
     "episode_length",
     "win_rate",
 )
+REPLAY = "replay"
+"""Folder of a run that holds the episodes it still draws from."""
 REUSED_SECTIONS = (
     "agent.core",
     "agent.hidden_size",
@@ -106,7 +108,6 @@ class Training:
         self.files, self.observer = files, observer
         self.train_rows = written.metrics("train", train_columns(progress.algorithm))
         self.evaluation_rows = written.metrics("evaluation", EVALUATION_COLUMNS)
-        self.last: dict[str, float | None] = {}
 
     def run(self, env: VectorEnv, evaluation_env: VectorEnv, seed: int, stop: StopFlag) -> None:
         """From where the progress stands to the last env step; StoppedError after a signal."""
@@ -178,7 +179,7 @@ class Training:
         row["evaluation_episodes"] = episodes
         self.evaluation_rows.append(row)
         self.observer.row("evaluation", row)
-        self.last = row
+        self.progress.evaluation = row
         score = float(summary["episode_return"])
         best = self.progress.best_score
         if best is None or score > best:
@@ -190,14 +191,14 @@ class Training:
         counters = self.progress.counters
         with self.written.checkpoint(counters.env_steps, counters=asdict(counters), score=score) as writer:
             self.progress.save(writer, self.files)
-        self.files.drop_stale()
+        self.written.prune(REPLAY, self.files.names)
 
     def figures(self) -> dict[str, float]:
         """What a progress display shows."""
         counters = asdict(self.progress.counters)
         shown = {name: value for name, value in counters.items() if name.startswith("time_")}
         for name in ("episode_return", "win_rate"):
-            value = self.last.get(name)
+            value = self.progress.evaluation.get(name)
             if value is not None:
                 shown[name] = value
         return {**shown, "updates": counters["updates"]}
@@ -252,11 +253,12 @@ def run(
                 device=str(where),
             )
         with written, stop_on_signal() as stop:
-            files = ReplayFiles(out / "replay", [])
+            files = ReplayFiles(out / REPLAY, [])
             checkpoint = written.latest_checkpoint() if resume else None
             if checkpoint is not None:
-                files = progress.load(checkpoint, out / "replay")
+                files = progress.load(checkpoint, out / REPLAY)
                 observer.note(f"resumed at {progress.counters.env_steps} env steps")
+            written.prune(REPLAY, files.names)
             observer.start("train", config.train.env_steps, "env steps")
             training = Training(config, written, progress, files, observer)
             training.run(env, evaluation_env, seed, stop)
@@ -266,7 +268,7 @@ def run(
         observer.finish()
         env.close()
         evaluation_env.close()
-    return StageResult(out, "agent", "complete", {**counters, **training.last})
+    return StageResult(out, "agent", "complete", {**counters, **progress.evaluation})
 
 
 def load_world_model(path: Path, algorithm: Qmix) -> Input:

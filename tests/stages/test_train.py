@@ -202,9 +202,30 @@ def test_a_crash_loses_only_what_came_after_the_last_checkpoint(
     with pytest.raises(RuntimeError, match="a bug"):
         run(recipe, parts, observer=Crash())
     assert opened(parts).manifest.status == "failed"
+    orphan = parts / "replay" / "000000009999-1.safetensors"  # written for a checkpoint that never came
+    orphan.write_bytes(b"")
     run(recipe, parts, resume=True)
+    assert not orphan.exists()
     assert same_weights(whole, parts)
     assert rows(whole, "train") == rows(parts, "train")
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_its_end_still_tells_its_figures(
+    short_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe, out = short_recipe("qmix"), tmp_path / "agent"
+
+    class CrashAtTheEnd(Silent):
+        def progress(self, done: int, figures: Mapping[str, float]) -> None:
+            if done >= recipe.config.train.env_steps:
+                raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        run(recipe, out, observer=CrashAtTheEnd())
+    result, last = run(recipe, out, resume=True), rows(out, "evaluation")[-1]
+    assert {name: result.metrics[name] for name in ("win_rate", "episode_return")} == {
+        name: last[name] for name in ("win_rate", "episode_return")
+    }
 
 
 def test_a_checkpoint_is_scored_by_its_own_weights_alone(

@@ -95,6 +95,22 @@ def verify(path: RunPath, debug: Debug = False) -> None:
     typer.echo(str(path))
 
 
+@app.command("diverged")
+@translated
+def diverged(path: RunPath, debug: Debug = False) -> None:
+    """Repeat the update that ended a training run, and name the first tensor in it that is not finite.
+
+    Reads: the agent artifact of a run that ended with exit code 6. Writes: nothing.
+
+    Example: marl-sale runs diverged agent
+    """
+    from marl_sale.stages._diverged import repeat
+
+    error = repeat(path)
+    complain(error.what)
+    typer.echo(error.first)
+
+
 _COLUMNS = ("kind", "status", "recipe", "seed", "env_steps", "updated", "path")
 
 

@@ -78,6 +78,16 @@ class DivergedError(MarlSaleError):
     exit_code = ExitCode.DIVERGED
 
 
+class NotFiniteError(DivergedError):
+    """One update was left out because its gradient was not finite; `first` names where that began."""
+
+    def __init__(self, what: str, first: str) -> None:
+        super().__init__(
+            what, "start a new run with a lower optimiser.learning_rate (--set), or with another --seed"
+        )
+        self.first = first
+
+
 class EnvironmentFault(MarlSaleError):
     """An environment is not installed, or misbehaves."""
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from marl_sale.config.schema import Config
 from marl_sale.data.batch import Batch
-from marl_sale.errors import DivergedError
+from marl_sale.errors import NotFiniteError
 from marl_sale.nn.agent import Agent, Core
 from marl_sale.nn.sale import Sale
 from marl_sale.nn.utility import LinearHead, sale_head
@@ -89,26 +89,43 @@ class Algorithm(nn.Module, ABC):
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One optimiser step on the unified loss E10; returns each loss, their sum and the gradient norm.
 
-        Raises DivergedError, before any weight is touched, when the gradient is not finite.
+        Where the gradient is not finite the step is left out: no weight is touched, the update is counted and
+        NotFiniteError raised.
         """
         losses = self.losses(batch)
         loss = self.unify(losses)
         self.optimiser.zero_grad()
         torch.autograd.backward(loss)
         trained = [p for group in self.optimiser.param_groups for p in group["params"]]
-        grad_norm = nn.utils.clip_grad_norm_(trained, self.config.optimiser.max_grad_norm)
-        if not grad_norm.isfinite():
-            values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
-            raise DivergedError(
-                f"update {self.updates + 1}: the gradient is not finite; losses: {values}",
-                "start a new run with a lower optimiser.learning_rate (--set), or with another --seed",
-            )
-        self.optimiser.step()
+        grad_norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+        finite = bool(grad_norm.isfinite())
+        problem = None if finite else self._not_finite(batch, losses)
+        if finite:
+            nn.utils.clip_grads_with_norm_(trained, self.config.optimiser.max_grad_norm, grad_norm)
+            self.optimiser.step()
         self.updates += 1
         if self.updates % self.config.optimiser.target_update_period == 0:
             self.copy_targets()
+        if problem is not None:
+            raise problem
         figures = {f"loss_{name}": value.detach() for name, value in losses.items()}
         return {"loss": loss.detach(), **figures, "grad_norm": grad_norm}
+
+    def _not_finite(self, batch: Batch, losses: dict[str, Tensor]) -> NotFiniteError:
+        """Names the first tensor that is not finite, in the order of the computation."""
+        gradients = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
+        computed = [
+            *((f"batch.{name}", value) for name, value in vars(batch).items()),
+            *self.named_parameters(),
+            *((f"loss_{name}", value) for name, value in losses.items()),
+            *((f"gradient of {name}", value) for name, value in gradients.items()),
+        ]
+        first = next((name for name, value in computed if not value.isfinite().all()), "norm of the gradient")
+        values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
+        return NotFiniteError(
+            f"update {self.updates + 1}: the gradient is not finite, and first {first}; losses: {values}",
+            first,
+        )
 
     def unify(self, losses: dict[str, Tensor]) -> Tensor:
         """E10: the weighted sum. Every loss must have a weight and every weight its loss."""

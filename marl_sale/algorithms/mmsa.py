@@ -178,8 +178,11 @@ class Mmsa(Qmix):
 
     def note_targets(self, y: Tensor) -> None:
         lowest, highest = torch.aminmax(y)
-        self.seen_targets[0] = torch.minimum(self.seen_targets[0], lowest)
-        self.seen_targets[1] = torch.maximum(self.seen_targets[1], highest)
+        seen = torch.stack(
+            [torch.minimum(self.seen_targets[0], lowest), torch.maximum(self.seen_targets[1], highest)]
+        )
+        # A bad update is left out, and must leave no trace here either.
+        self.seen_targets.copy_(torch.where(seen.isfinite().all(), seen, self.seen_targets))
 
     def copy_targets(self) -> None:
         """Online → target; trained → fixed → fixed_target embeddings; the range of value targets."""

@@ -12,6 +12,8 @@ from marl_sale.algorithms.qmix import Qmix
 from marl_sale.artifacts.reader import Checkpoint
 from marl_sale.artifacts.store import CheckpointWriter
 from marl_sale.data.replay import Replay
+from marl_sale.seeding import torch_generator
+from marl_sale.stages._diverged import RATE_AFTER_ROLLBACK, Guard
 from marl_sale.stages._replay_files import ReplayFiles
 
 
@@ -22,6 +24,8 @@ class Counters:
     env_steps: int = 0
     episodes: int = 0
     updates: int = 0
+    updates_skipped: int = 0
+    """Of these, left out because their gradient was not finite."""
     imagined_steps: int = 0
     seconds: float = 0.0
     time_environment: float = 0.0
@@ -63,6 +67,9 @@ class Progress:
     """Highest evaluated return so far."""
     evaluation: dict[str, float | None] = field(default_factory=dict)
     """Row of the latest evaluation."""
+    guard: Guard = field(default_factory=Guard)
+    rollbacks: int = 0
+    """Returns to a checkpoint because too many updates had to be left out."""
 
     def save(self, writer: CheckpointWriter, files: ReplayFiles) -> None:
         """Write a checkpoint: the agents' weights, the rest of the learner, and its state."""
@@ -81,6 +88,8 @@ class Progress:
                 "averages": asdict(self.averages),
                 "best_score": self.best_score,
                 "evaluation": self.evaluation,
+                "guard": asdict(self.guard),
+                "rollbacks": self.rollbacks,
                 "segments": files.save(self.replay),
             },
         )
@@ -108,9 +117,22 @@ class Progress:
         self.averages = Averages(**state["averages"])
         self.best_score, self.evaluation = state["best_score"], state["evaluation"]
         self.algorithm.updates = self.counters.updates
+        self.guard, self.rollbacks = Guard(**state["guard"]), state["rollbacks"]
+        self._set_rate()
         files = ReplayFiles(replay_folder, state["segments"])
         files.load(self.replay)
         return files
+
+    def roll_back(self, number: int, seed: int) -> None:
+        """After `load`: go on with a lower learning rate and other batches than the times before."""
+        self.rollbacks = number
+        self.guard = Guard()
+        self.sampling = torch_generator(seed, f"replay after rollback {self.rollbacks}")
+        self._set_rate()
+
+    def _set_rate(self) -> None:
+        for group in self.algorithm.optimiser.param_groups:
+            group["lr"] = self.algorithm.config.optimiser.learning_rate * RATE_AFTER_ROLLBACK**self.rollbacks
 
     def _generators(self) -> dict[str, torch.Generator]:
         generators = {"sampling": self.sampling}

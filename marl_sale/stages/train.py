@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -19,12 +20,13 @@ from marl_sale.data.collect import Clock, Exploration, play
 from marl_sale.data.episodes import Episodes
 from marl_sale.data.replay import Replay
 from marl_sale.envs._load import make_env
-from marl_sale.errors import ArtifactError, StoppedError, UsageError
+from marl_sale.errors import ArtifactError, NotFiniteError, StoppedError, UsageError
 from marl_sale.functional.schedules import linear
 from marl_sale.observer import Observer
 from marl_sale.seeding import episode_seeds, torch_generator
 from marl_sale.spec import VectorEnv
 from marl_sale.stages._artifacts import require_same_sections, require_same_task
+from marl_sale.stages._diverged import MOST_ROLLBACKS, TooManySkippedError, keep, noise_state
 from marl_sale.stages._machine import StopFlag, choose_device, stop_on_signal
 from marl_sale.stages._progress import Averages, Counters, Progress
 from marl_sale.stages._replay_files import ReplayFiles
@@ -93,8 +95,14 @@ def learn(config: Config, progress: Progress, device: torch.device) -> None:
     while counters.updates < earned:
         batch = replay.sample(size, progress.sampling).to(device)
         batch = batch.with_reward(batch.reward * config.train.reward_scale)
-        progress.averages.add(progress.algorithm.update(batch))
+        noise = noise_state(progress.algorithm)
         counters.updates += 1
+        try:
+            progress.averages.add(progress.algorithm.update(batch))
+        except NotFiniteError as error:
+            counters.updates_skipped += 1
+            if progress.guard.too_many(counters.updates):
+                raise TooManySkippedError(error, batch, noise, progress.rollbacks) from error
         counters.imagined_steps += progress.algorithm.imagined_steps(batch)
 
 
@@ -217,9 +225,43 @@ def run(
 ) -> StageResult:
     """Train the recipe's algorithm, from a pre-trained world model where one is given.
 
+    Where too many updates have to be left out, training goes back to its last checkpoint, at most twice.
     Raises UsageError where the algorithm reads no world model, ArtifactError where that does not fit,
     RunExistsError where `out` is in use, StoppedError after a signal, DivergedError when it diverges.
     """
+    attempt = partial(
+        _run,
+        recipe,
+        out,
+        seed=seed,
+        device=device,
+        observer=observer,
+        command=command,
+        world_model=world_model,
+    )
+    after: TooManySkippedError | None = None
+    while True:
+        try:
+            return attempt(resume=resume or after is not None, after=after)
+        except TooManySkippedError as error:
+            if error.rollbacks == MOST_ROLLBACKS or not checkpoint_steps(out):
+                raise
+            after = error
+
+
+def _run(
+    recipe: Recipe,
+    out: Path,
+    *,
+    seed: int,
+    device: str,
+    observer: Observer,
+    command: str,
+    world_model: Path | None,
+    resume: bool,
+    after: TooManySkippedError | None,
+) -> StageResult:
+    """`run` to its end, or to the next TooManySkippedError; `after` is the one it went back for."""
     config = recipe.config
     where = choose_device(device, config.train.threads)
     env = make_env(config.env, config.train.num_envs)
@@ -258,10 +300,19 @@ def run(
             if checkpoint is not None:
                 files = progress.load(checkpoint, out / REPLAY)
                 observer.note(f"resumed at {progress.counters.env_steps} env steps")
+            if after is not None:
+                progress.roll_back(after.rollbacks + 1, seed)
+                observer.note(
+                    f"{after.what}: back at this checkpoint, {progress.rollbacks} of {MOST_ROLLBACKS}"
+                )
             written.prune(REPLAY, files.names)
             observer.start("train", config.train.env_steps, "env steps")
             training = Training(config, written, progress, files, observer)
-            training.run(env, evaluation_env, seed, stop)
+            try:
+                training.run(env, evaluation_env, seed, stop)
+            except TooManySkippedError as error:
+                keep(written, algorithm, error)
+                raise
             counters = asdict(progress.counters)
             written.finish("complete", counters=counters)
     finally:

@@ -71,7 +71,7 @@ def test_what_is_written(agent: Path, short_recipe: Callable[..., Recipe]) -> No
     train_rows, evaluation_rows = artifact.rows("metrics/train"), artifact.rows("metrics/evaluation")
     losses = [f"loss_{name}" for name in ("td", "sale", "sale_global", "rec", "kl", "reg", "inv")]
     assert list(train_rows[0]) == [
-        *("env_steps", "episodes", "updates", "imagined_steps", "seconds"),
+        *("env_steps", "episodes", "updates", "updates_skipped", "imagined_steps", "seconds"),
         *("time_environment", "time_acting", "time_learning", "time_evaluation"),
         *("epsilon", "loss", *losses, "grad_norm", "episode_return", "episode_length", "win_rate"),
     ]

@@ -1,0 +1,117 @@
+"""Updates whose numbers go wrong: left out, gone back for, or the end of a run, and repeated then."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from marl_sale.artifacts.reader import Artifact
+from marl_sale.config.recipe import Recipe
+from marl_sale.data.batch import Batch
+from marl_sale.data.replay import Replay
+from marl_sale.errors import ArtifactError, ExitCode, MarlSaleError
+from marl_sale.observer import Silent
+from marl_sale.stages import train
+from marl_sale.stages._diverged import Guard, repeat
+from marl_sale.stages.result import StageResult
+
+CHANGES = ["train.updates_per_episode=2", "train.checkpoint_period=50"]
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def run(recipe: Recipe, out: Path, **changes: Any) -> StageResult:
+    arguments: dict[str, Any] = {"seed": 1, "device": "cpu", "observer": Silent(), "command": "test"}
+    return train.run(recipe, out, **{**arguments, **changes})
+
+
+def opened(out: Path) -> Artifact:
+    return Artifact.open(out, kind="agent", status=("complete", "failed"))
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int, int], bool]) -> None:
+    """Infinite rewards in each batch for which `bad(draws from this replay, episodes ever added to it)`."""
+    sample, draws = Replay.sample, dict[int, int]()
+
+    def poisoned(replay: Replay, *arguments: Any) -> Batch:
+        batch = sample(replay, *arguments)
+        draws[id(replay)] = draws.get(id(replay), 0) + 1
+        if bad(draws[id(replay)], replay.added):
+            return batch.with_reward(batch.reward * math.inf + math.inf)
+        return batch
+
+    monkeypatch.setattr(Replay, "sample", poisoned)
+
+
+def test_a_few_bad_updates_are_left_out_and_counted(
+    short_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, lambda draw, _: draw in (3, 4, 5, 9))
+    run(short_recipe("qmix", changes=CHANGES), tmp_path / "agent")
+    artifact = opened(tmp_path / "agent")
+    last = artifact.rows("metrics/train")[-1]
+    assert last["updates_skipped"] == artifact.manifest.counters["updates_skipped"] == 4
+    assert last["updates"] > 20
+    assert last["loss_td"] is not None
+    assert math.isfinite(last["loss_td"])  # means are over the updates that were made
+
+
+def test_too_many_bad_updates_lead_back_to_the_last_checkpoint_at_half_the_rate(
+    short_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, out, notes, attempts = short_recipe("qmix", changes=CHANGES), tmp_path / "agent", Notes(), []
+    rates = []
+
+    def bad(draw: int, added: int) -> bool:
+        attempts.append(draw)
+        return attempts.count(1) == 1 and added > 14  # only until the first return
+
+    poison(monkeypatch, bad)
+    start = train.Training.run
+
+    def watched(self: train.Training, *arguments: Any) -> None:
+        rates.append(self.progress.algorithm.optimiser.param_groups[0]["lr"])
+        start(self, *arguments)
+
+    monkeypatch.setattr(train.Training, "run", watched)
+    assert run(recipe, out, observer=notes).status == "complete"
+    rate = recipe.config.optimiser.learning_rate
+    assert rates == [rate, rate / 2]
+    assert any("batch.reward" in note and "1 of 2" in note for note in notes.notes)
+    steps = [row["env_steps"] for row in opened(out).rows("metrics/train")]
+    assert steps == sorted(set(steps))  # rows of the part that was done again are there once
+    assert opened(out).manifest.counters["updates_skipped"] == 0
+
+
+def test_a_run_that_cannot_go_on_ends_and_can_be_repeated(
+    short_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes, out = Notes(), tmp_path / "agent"
+    poison(monkeypatch, lambda _, added: added > 14)
+    with pytest.raises(MarlSaleError, match=r"the gradient is not finite, and first batch\.reward") as caught:
+        run(short_recipe(changes=CHANGES), out, observer=notes)
+    assert caught.value.exit_code == ExitCode.DIVERGED
+    assert [note[-6:] for note in notes.notes if "back at" in note] == ["1 of 2", "2 of 2"]
+    assert opened(out).manifest.status == "failed"
+    assert opened(out).verify() == []
+    assert repeat(out).first == "batch.reward"
+
+
+def test_only_a_run_that_diverged_can_be_repeated(agent: Path) -> None:
+    with pytest.raises(ArtifactError, match="did not diverge"):
+        repeat(agent)
+
+
+def test_what_is_too_many() -> None:
+    in_a_row, scattered, old = Guard(), Guard(), Guard()
+    assert [in_a_row.too_many(n) for n in (7, 8, 9, 10)] == [False, False, False, True]
+    assert [scattered.too_many(n) for n in range(0, 1100, 100)] == [False] * 11
+    assert [old.too_many(n) for n in range(0, 22, 2)] == [False] * 10 + [True]

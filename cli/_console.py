@@ -244,6 +244,8 @@ def deliver(result: "StageResult", *, as_json: bool, quiet: bool) -> None:
     if not quiet:
         complain(f"{result.kind}: {result.status}")
         complain(table(_rows(result.metrics)))
+        if result.manifest_sha256 is not None:
+            complain(f"sha256 {result.manifest_sha256}")
     if as_json:
         typer.echo(json.dumps(result.to_json(), allow_nan=False))
     elif result.status != "dry-run":

@@ -37,6 +37,15 @@ Device = Annotated[
         "--device", metavar="auto|cpu|cuda", help="Where to compute; auto: cuda where there is one."
     ),
 ]
+ExpectSha256 = Annotated[
+    str | None,
+    typer.Option(
+        "--expect-sha256",
+        metavar="HEX",
+        help="Refuse the artifact unless its manifest has this sha256, as printed when it was made.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, say what would be done, and write nothing.")

@@ -7,7 +7,7 @@ import typer
 
 from ._console import deliver, observing
 from ._errors import translated
-from ._options import Debug, Device, DryRun, Json, Out, Quiet, Seed, command_line
+from ._options import Debug, Device, DryRun, ExpectSha256, Json, Out, Quiet, Seed, command_line
 
 
 def _checkpoint(value: str) -> str:
@@ -70,6 +70,7 @@ def evaluate(
     random: Annotated[
         bool, typer.Option("--random", help="Play random available actions on the task of a recipe.")
     ] = False,
+    expect_sha256: ExpectSha256 = None,
     out: Out = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -89,6 +90,7 @@ def evaluate(
 
     Example: marl-sale eval agent --episodes 16 --out evaluation
     """
+    from marl_sale.artifacts.reader import require_digest
     from marl_sale.config.recipe import load_recipe
     from marl_sale.stages import evaluate as stage
     from marl_sale.stages import folders, plan
@@ -107,6 +109,8 @@ def evaluate(
         deliver(result, as_json=as_json, quiet=quiet)
         return
     path = Path(agent)
+    if expect_sha256 is not None:
+        require_digest(path, expect_sha256)
     folder = out or folders.default_eval_out(path, seed, checkpoint, episodes, backend)
     if dry_run:
         planned = plan.evaluate(

@@ -12,9 +12,10 @@ from marl_sale.errors import ArtifactError
 
 from ._console import complain, number, table
 from ._errors import translated
-from ._options import Debug, Json
+from ._options import Debug, ExpectSha256, Json
 
 if TYPE_CHECKING:
+    from marl_sale.artifacts.lineage import Ancestor
     from marl_sale.artifacts.manifest import Manifest
     from marl_sale.artifacts.reader import Artifact
 
@@ -81,18 +82,56 @@ def show(path: RunPath, as_json: Json = False, debug: Debug = False) -> None:
 
 @app.command("verify")
 @translated
-def verify(path: RunPath, debug: Debug = False) -> None:
+def verify(path: RunPath, expect_sha256: ExpectSha256 = None, debug: Debug = False) -> None:
     """Check every file of an artifact against its hash.
 
     Reads: the whole artifact. Writes: nothing. Exit code 3 when anything is missing, changed or added.
 
     Example: marl-sale runs verify agent
     """
+    from marl_sale.artifacts.reader import require_digest
+
+    if expect_sha256 is not None:
+        require_digest(path, expect_sha256)
     artifact = _open(path)
     if problems := artifact.verify():
         raise ArtifactError("\n".join(problems), "Do not use it; make it again.")
     complain(f"{artifact.manifest.kind}: {artifact.manifest.status}, every file is as listed")
+    complain(f"sha256 {artifact.digest}")
     typer.echo(str(path))
+
+
+@app.command("lineage")
+@translated
+def show_lineage(
+    path: RunPath,
+    root: Annotated[
+        Path,
+        typer.Option(
+            "--root",
+            metavar="ROOT",
+            help="Where to look for what is no longer where it was.",
+            show_default=True,
+        ),
+    ] = Path("results"),
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show from what an artifact was made, and whether that is still the same.
+
+    Reads: manifests. Writes: nothing. Stale is what was made from something that has changed since.
+
+    Example: marl-sale runs lineage evaluation --root .
+    """
+    from dataclasses import asdict
+
+    from marl_sale.artifacts.lineage import lineage
+
+    found = lineage(path, root)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), default=str))
+    else:
+        typer.echo(table(_ancestry(found, 0), heading=("artifact", "made from", "state", "path")))
 
 
 @app.command("diverged")
@@ -152,6 +191,16 @@ def _open(path: Path) -> "Artifact":
     from marl_sale.artifacts.reader import Artifact
 
     return Artifact.open(path, kind=get_args(Kind), status=get_args(Status))
+
+
+_STATES = {"same": "as it was", "changed": "changed: what was made from it is stale", "missing": "not found"}
+
+
+def _ancestry(found: "Ancestor", depth: int) -> Iterator[tuple[str, str, str, str]]:
+    state = _STATES[found.state] if found.role else ""
+    yield "  " * depth + found.id, found.role, state, str(found.path or "-")
+    for each in found.made_from:
+        yield from _ancestry(each, depth + 1)
 
 
 def _lines(artifact: "Artifact") -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ from ._options import (
     Debug,
     Device,
     DryRun,
+    ExpectSha256,
     Json,
     Out,
     Overrides,
@@ -29,6 +30,7 @@ def train(
         Path | None,
         typer.Option("--world-model", metavar="ARTIFACT", help="Start from this pre-trained world model."),
     ] = None,
+    expect_sha256: ExpectSha256 = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint in the output folder.")
     ] = False,
@@ -54,10 +56,16 @@ def train(
 
     Example: marl-sale train tiny/match+tiny --world-model wm --out agent
     """
+    from marl_sale.artifacts.reader import require_digest
     from marl_sale.config.recipe import load_recipe
+    from marl_sale.errors import UsageError
     from marl_sale.stages import folders, plan
     from marl_sale.stages import train as stage
 
+    if expect_sha256 is not None:
+        if world_model is None:
+            raise UsageError("--expect-sha256 says which --world-model is meant, and none is named")
+        require_digest(world_model, expect_sha256)
     resolved = load_recipe(recipe, overrides or ())
     folder = out or folders.default_out(resolved, "train", seed)
     if dry_run:

@@ -116,6 +116,10 @@ def test_the_commands_agree_on_default_folders_and_dry_runs(
     trained = json.loads(run("train", *options, "--seed", "4", "--tensorboard", "--json").stdout)
     agent = Path(trained["artifact"])
     assert trained["artifact"] == planned["artifact"]
+    assert planned["manifest_sha256"] is None
+    for expected, code in ((trained["manifest_sha256"], 0), ("0" * 64, 3)):
+        checked = run("runs", "verify", str(agent), "--expect-sha256", expected)
+        assert checked.exit_code == code, checked.stderr
     assert Artifact.open(agent, kind="agent").verify() == []
     assert list((agent / "tensorboard").iterdir())
     figures, plan = trained["metrics"], planned["metrics"]

@@ -266,6 +266,16 @@ def _verify(root: Path, prefix: str, entries: Mapping[str, FileEntry]) -> list[s
     return problems
 
 
+def require_digest(path: Path, expected: str) -> None:
+    """ArtifactError unless the sha256 of the artifact's manifest is the one expected."""
+    _, digest = read_manifest(path)
+    if digest != expected.lower():
+        raise ArtifactError(
+            f"{path}: the sha256 of its manifest is {digest}, expected {plain(expected)}",
+            "it is another artifact than the one meant, or was changed since",
+        )
+
+
 def find_artifacts(root: Path) -> Iterator[Path]:
     """Every folder with a manifest at or below `root`, by name; links and hidden folders are left out."""
     if (root / MANIFEST).is_file():

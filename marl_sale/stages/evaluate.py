@@ -210,4 +210,4 @@ def _evaluate(
             observer.note(f"rendered episode 0 to {render}")
         counters = {"episodes": len(rows), "env_steps": sum(row.episode_length for row in rows)}
         written.finish("complete", counters=counters)
-    return StageResult(out, "evaluation", "complete", summary)
+    return StageResult.complete(out, "evaluation", summary)

@@ -81,10 +81,9 @@ def run(
         report.write_text("table.md", tables.markdown(content, notes))
         counters = {"runs": len(agents), "evaluations": len(evaluations), "figures": len(drawings)}
         report.finish("complete", counters=counters, notes=notes)
-    return StageResult(
+    return StageResult.complete(
         out,
         "report",
-        "complete",
         {
             **counters,
             "figure_files": [str(out / "figures" / f"{stem}.png") for stem, *_ in drawings],

@@ -267,7 +267,7 @@ def run(
     finally:
         observer.finish()
         env.close()
-    return StageResult(out, "world-model", "complete", figures)
+    return StageResult.complete(out, "world-model", figures)
 
 
 def _source(

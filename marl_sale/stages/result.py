@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from marl_sale.artifacts.manifest import read_manifest
+
 
 @dataclass(frozen=True)
 class StageResult:
@@ -14,11 +16,19 @@ class StageResult:
     kind: str
     status: str
     metrics: Mapping[str, Any]
+    manifest_sha256: str | None = None
+    """Fixes the manifest, and through it every file; None for a dry run, which writes nothing."""
+
+    @classmethod
+    def complete(cls, artifact: Path, kind: str, metrics: Mapping[str, Any]) -> "StageResult":
+        """Of an artifact that is finished."""
+        return cls(artifact, kind, "complete", metrics, read_manifest(artifact)[1])
 
     def to_json(self) -> dict[str, Any]:
         return {
             "artifact": str(self.artifact),
             "kind": self.kind,
             "status": self.status,
+            "manifest_sha256": self.manifest_sha256,
             "metrics": dict(self.metrics),
         }

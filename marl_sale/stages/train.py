@@ -319,7 +319,7 @@ def _run(
         observer.finish()
         env.close()
         evaluation_env.close()
-    return StageResult(out, "agent", "complete", {**counters, **progress.evaluation})
+    return StageResult.complete(out, "agent", {**counters, **progress.evaluation})
 
 
 def load_world_model(path: Path, algorithm: Qmix) -> Input:

@@ -151,7 +151,7 @@ def test_columns_line_up() -> None:
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_stdout_carries_the_result_alone(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    result = StageResult(Path("out/agent"), "agent", "complete", {"win_rate": 0.5})
+    result = StageResult(Path("out/agent"), "agent", "complete", {"win_rate": 0.5}, "ab" * 32)
     deliver(result, as_json=as_json, quiet=False)
     printed = capsys.readouterr()
     if as_json:
@@ -159,6 +159,7 @@ def test_stdout_carries_the_result_alone(as_json: bool, capsys: pytest.CaptureFi
     else:
         assert printed.out == "out/agent\n"
     assert "win_rate  0.5" in printed.err
+    assert f"sha256 {'ab' * 32}" in printed.err
 
 
 def test_a_dry_run_prints_no_path_of_what_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,11 +75,8 @@ class Pool:
         requests = []
         for worker in self._workers:
             worker.forgive()
-            due = [
-                (slot, int(seeds[index]))
-                for slot, index in enumerate(worker.indices.tolist())
-                if chosen[index]
-            ]
+            places = enumerate(worker.indices.tolist())
+            due = [(slot, int(seeds[index])) for slot, index in places if chosen[index]]
             if due:
                 requests.append((worker, "reset", due))
         self._exchange(requests)
@@ -133,8 +130,8 @@ class Pool:
                 raise EnvironmentFault(fault.failed.text, fault.failed.hint)
             if worker.faults > _MOST_FAULTS:
                 raise EnvironmentFault(
-                    f"{self.spec.family}/{self.spec.task}: an environment failed {worker.faults} times in a row; "
-                    f"the last time: {fault.failed.text}",
+                    f"{self.spec.family}/{self.spec.task}: an environment failed {worker.faults} times "
+                    f"in a row; the last time: {fault.failed.text}",
                     "--resume goes on from the last checkpoint once its cause is gone",
                 )
         time.sleep(max(0.0 if worker.faults == 1 else 2.0 ** (worker.faults - 2) for worker, _ in faults))
@@ -186,12 +183,8 @@ class _Worker:
         context = get_context("spawn")
         self._connection, theirs = context.Pipe()
         # A daemon, so that a program which ends without closing its environments does not wait for them.
-        process = context.Process(
-            target=serve,
-            args=(theirs, self._factory, len(self.indices)),
-            name="marl-sale-worker",
-            daemon=True,
-        )
+        given = (theirs, self._factory, len(self.indices))
+        process = context.Process(target=serve, args=given, name="marl-sale-worker", daemon=True)
         process.start()
         self._process = process
         theirs.close()  # the worker has the only one left: its death ends the connection

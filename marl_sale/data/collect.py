@@ -4,6 +4,7 @@ An episode depends on its seeds, the policy and ε alone: not on E, nor on its n
 noise is drawn from a stream of its own, so that it can be played again.
 """
 
+import logging
 import math
 from dataclasses import dataclass
 from time import perf_counter
@@ -18,6 +19,8 @@ from marl_sale.data.episodes import Episodes
 from marl_sale.errors import EpisodeLost
 from marl_sale.seeding import episode_seeds, uniform_draws
 from marl_sale.spec import EnvSpec, Observation, VectorEnv
+
+_log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -87,8 +90,9 @@ def play(
     while True:  # the environment gives up by itself, with another error
         try:
             return _play_round(env, policy, seeds, exploration, clock)
-        except EpisodeLost:
+        except EpisodeLost as lost:
             clock.replayed += 1
+            _log.warning("%s; its round of episodes is played again", lost.what)
 
 
 def _play_round(

@@ -9,7 +9,8 @@ import os
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from importlib import metadata
+from importlib import import_module, metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -251,12 +252,12 @@ def require_package(name: str) -> None:
     """EnvironmentFault where the package of this name is not installed, or is another one of that name."""
     _sc2_protobuf.install()
     try:
-        __import__(f"{name}.env.starcraft2.starcraft2")
+        import_module(f"{name}.env.starcraft2.starcraft2")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != name:
             raise
         hint = f"{_INSTALL[name]}   (make install-sc2 in a clone does it all)"
-        if error.name == name:
+        if find_spec(name) is None:
             raise EnvironmentFault(f"the package {name!r} is not installed", hint) from None
         raise EnvironmentFault(
             f"the installed package {name!r} {metadata.version(name)} is another project of that name, "

@@ -133,11 +133,12 @@ class World:
         self.loop += 1
         self._empty = 0 if self.units else self._empty + 1
         if self._empty > _PAUSE and self._scenario["allies"]:
-            self.populate()
-        for unit in self.units:
-            if unit.health > 0:
-                self._act(unit)
-        self.units = [unit for unit in self.units if unit.health > 0]
+            self.populate()  # they begin with the next loop, as after the start of the game
+        else:
+            for unit in self.units:
+                if unit.health > 0:
+                    self._act(unit)
+            self.units = [unit for unit in self.units if unit.health > 0]
 
     def _begin(self) -> None:
         self._begun = self.loop

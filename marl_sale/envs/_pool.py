@@ -27,7 +27,7 @@ from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
 from marl_sale.envs._worker import Buffers, Done, Factory, Failed, Ready, Sizes, serve
-from marl_sale.errors import EnvironmentFault, EpisodeLost
+from marl_sale.errors import EnvironmentFault, EpisodeLost, UsageError
 from marl_sale.spec import EnvSpec, Observation, Transition
 
 WORKERS = "MARL_SALE_WORKERS"
@@ -58,6 +58,7 @@ class Pool:
             for worker in self._workers:
                 worker.start()
             ready = [worker.greet() for worker in self._workers]
+            self.spec = describe(ready[0].sizes, ready[0].notes)
         except _Fault as fault:
             self.close()
             if fault.failed.missing:
@@ -66,7 +67,6 @@ class Pool:
         except BaseException:
             self.close()
             raise
-        self.spec = describe(ready[0].sizes, ready[0].notes)
 
     def reset(
         self, seeds: Int64[np.ndarray, " envs"], mask: Bool[Tensor, " envs"] | None = None
@@ -111,7 +111,8 @@ class Pool:
         """Send all requests, then wait for all replies; the workers play at the same time."""
         for worker, name, argument in requests:
             worker.ask(name, argument)
-        values, faults = [], []
+        values: list[Any] = []
+        faults: list[tuple[_Worker, _Fault]] = []
         for worker, _, _ in requests:
             try:
                 values.append(worker.answer())
@@ -255,6 +256,6 @@ def _most_workers() -> int:
     given = os.environ.get(WORKERS, "")
     if given:
         if not given.isdecimal() or int(given) < 1:
-            raise EnvironmentFault(f"{WORKERS}={given!r}: a number of processes, at least 1")
+            raise UsageError(f"{WORKERS}={given!r}: expected a number of processes, at least 1")
         return int(given)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

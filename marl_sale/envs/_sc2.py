@@ -86,15 +86,17 @@ class Battles:
         """Units on the map: agents as discs, enemies as squares. The package's own needs a display."""
         env = self._env
         height, width = int(env.map_y), int(env.map_x)
-        pieces = [
-            Piece(height - 1 - int(unit.pos.y), int(unit.pos.x), "", colour, shape)
-            for units, shape in ((env.agents, "disc"), (env.enemies, "square"))
-            for index, unit in units.items()
+
+        def cell(unit: Any) -> tuple[int, int]:
+            return height - 1 - int(unit.pos.y), int(unit.pos.x)
+
+        agents = [
+            Piece(*cell(unit), "", agent_colour(index))
+            for index, unit in env.agents.items()
             if unit.health > 0
-            for colour in [agent_colour(index) if shape == "disc" else FOOD]
         ]
-        discs = sum(piece.shape == "disc" for piece in pieces)
-        caption = f"step {self._time}   ·   {discs} against {len(pieces) - discs}"
+        enemies = [Piece(*cell(unit), "", FOOD, "square") for unit in env.enemies.values() if unit.health > 0]
+        pieces, caption = agents + enemies, f"step {self._time}   ·   {len(agents)} against {len(enemies)}"
         return draw_board(height, width, pieces, caption)
 
     def close(self) -> None:

@@ -120,15 +120,15 @@ def make_file(sizes: Sizes, copies: int) -> Any:
     return file
 
 
-def _layout(sizes: Sizes, copies: int) -> tuple[tuple[str, type, tuple[int, ...]], ...]:
+def _layout(sizes: Sizes, copies: int) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
     agents = (copies, sizes.n_agents)
     return (
-        ("actions", np.int64, agents),
-        ("obs", np.float32, (*agents, sizes.obs_size)),
-        ("state", np.float32, (copies, sizes.state_size)),
-        ("reward", np.float32, (copies,)),
-        ("avail_actions", np.bool_, (*agents, sizes.n_actions)),
-        ("flags", np.bool_, (copies, 3)),
+        ("actions", "int64", agents),
+        ("obs", "float32", (*agents, sizes.obs_size)),
+        ("state", "float32", (copies, sizes.state_size)),
+        ("reward", "float32", (copies,)),
+        ("avail_actions", "bool", (*agents, sizes.n_actions)),
+        ("flags", "bool", (copies, 3)),
     )
 
 
@@ -191,7 +191,9 @@ class _Host:
         self._copies, self._buffers = copies, buffers
 
     def handle(self, name: str, argument: Any) -> Any:
-        return {"reset": self.reset, "step": self.step, "render": self.render}[name](argument)
+        methods: dict[str, Callable[[Any], Any]]
+        methods = {"reset": self.reset, "step": self.step, "render": self.render}
+        return methods[name](argument)
 
     def reset(self, seeds: Sequence[tuple[int, int]]) -> None:
         """Pairs of the index of a copy and the seed of its next episode."""

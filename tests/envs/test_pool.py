@@ -22,7 +22,7 @@ from marl_sale.envs import _pool
 from marl_sale.envs._contract import check_contract
 from marl_sale.envs._pool import Pool
 from marl_sale.envs._worker import Sizes
-from marl_sale.errors import EnvironmentFault, EpisodeLost
+from marl_sale.errors import EnvironmentFault, EpisodeLost, UsageError
 from marl_sale.seeding import episode_seeds
 from marl_sale.spec import EnvSpec
 
@@ -171,7 +171,7 @@ def test_copies_that_cannot_be_built(kind: str, error: type[Exception], told: st
 
 def test_a_wrong_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MARL_SALE_WORKERS", "0")
-    with pytest.raises(EnvironmentFault, match="MARL_SALE_WORKERS"):
+    with pytest.raises(UsageError, match="MARL_SALE_WORKERS"):
         walks(1)
 
 

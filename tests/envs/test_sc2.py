@@ -4,6 +4,8 @@ What is measured here says nothing about StarCraft II (tests/sc2_stand_in).
 """
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,16 +80,30 @@ def test_every_recipe_has_its_sizes_and_maps() -> None:
     assert {name.removeprefix("smac/") for name in recipes if name.startswith("smac/")} == set(MAPS)
 
 
-@pytest.mark.parametrize("recipe", SIZES)
-def test_a_whole_episode_of_every_task(recipe: str, stand_in: Path) -> None:
-    episodes, spec, restarts = random_round(recipe, 1)
+@pytest.mark.parametrize("family", ["smac", "smacv2"])
+def test_a_whole_episode_of_every_task(family: str, stand_in: Path) -> None:
+    tasks = [name.partition("/")[2] for name in SIZES if name.startswith(f"{family}/")]
+    script = [sys.executable, str(Path(__file__).with_name("sc2_episodes.py")), family, *tasks]
+    played = subprocess.run(script, capture_output=True, text=True, check=True).stdout
+    found = {row["task"]: row for row in map(json.loads, played.splitlines())}
+    assert len(found) == len(tasks)
+    for name, row in found.items():
+        agents, obs, state, actions, limit = SIZES[name]
+        assert row["sizes"] == [agents, actions, obs, state, limit], name
+        assert row["shapes"] == [[agents, obs], [state], [agents, actions]], name
+        assert 1 < row["length"] <= limit, name
+        assert row["truncated"] <= (row["length"] == limit), name
+        assert 0 <= row["return"] < 30, name
+
+
+def test_what_a_recipe_makes(stand_in: Path) -> None:
+    episodes, spec, restarts = random_round("smacv2/protoss_5_vs_5", 1)
     sizes = (spec.n_agents, spec.obs_size, spec.state_size, spec.n_actions, spec.episode_limit)
-    assert sizes == SIZES[recipe]
-    assert f"{spec.family}/{spec.task}" == recipe
-    assert "StarCraft II build 99999; its own random draws are not repeatable" in spec.notes
+    assert sizes == SIZES["smacv2/protoss_5_vs_5"]
+    assert (spec.family, spec.task, spec.backend) == ("smacv2", "protoss_5_vs_5", "original")
+    assert spec.notes.startswith("StarCraft II build 99999; its own random draws are not repeatable; rewards")
     assert restarts == 0
     assert 1 < int(episodes.length[0]) <= spec.episode_limit
-    assert float(episodes.reward[0, : int(episodes.length[0])].sum()) >= 0
 
 
 @pytest.mark.parametrize("fault", ["crash@9", "drop@9", "malformed@9", "hang@9"])

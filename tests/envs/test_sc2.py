@@ -80,6 +80,21 @@ def test_every_recipe_has_its_sizes_and_maps() -> None:
     assert {name.removeprefix("smac/") for name in recipes if name.startswith("smac/")} == set(MAPS)
 
 
+@pytest.mark.parametrize("recipe", SIZES)
+def test_recipes_have_the_published_protocol(recipe: str) -> None:
+    config = load_recipe(recipe).config
+    assert f"{config.env.family}/{config.env.task}" == recipe  # difficulty 7
+    assert config.env.mask_actions
+    assert not config.env.bootstrap_at_time_limit
+    assert config.train.env_steps == (2050000 if recipe.startswith("smac/") else 10050000)
+    assert (config.evaluation.episodes, config.evaluation.period) == (32, 10000)
+    learning = config.optimiser
+    assert (learning.name, learning.learning_rate, learning.target_update_period) == ("rmsprop", 5e-4, 200)
+    assert (config.replay.batch_episodes, config.agent.hidden_size) == (32, 64)
+    explored = config.exploration
+    assert (explored.start, explored.finish, explored.anneal_env_steps) == (1.0, 0.05, 50000)
+
+
 @pytest.mark.parametrize("family", ["smac", "smacv2"])
 def test_a_whole_episode_of_every_task(family: str, stand_in: Path) -> None:
     tasks = [name.partition("/")[2] for name in SIZES if name.startswith(f"{family}/")]

@@ -14,10 +14,11 @@ DEMO_EPISODES ?= 512
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: help install test lint format docs demo bench clean
+.PHONY: help install install-sc2 test lint format docs demo bench clean
 
 help:
 	@echo "make install   .venv with everything for development"
+	@echo "make install-sc2   and the packages of SMAC and SMACv2 (not the game: docs/env-smac.md)"
 	@echo "make demo      pretrain-wm, train, eval and plot on a small task, against random play"
 	@echo "make test      every check and test that runs on a CPU"
 	@echo "make lint      ruff, mypy, import contract"
@@ -46,6 +47,16 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check \
 	  -c constraints.txt -e '.[dev,tensorboard]'; \
 	touch $@
+
+# The packages of SMAC and SMACv2 are in no package index (`smac` is another project there): two pinned commits.
+# --no-deps: they ask for an old protobuf that they do not need here.
+SMAC := smac @ git+https://github.com/oxwhirl/smac@d6aab33f76abc3849c50463a8592a84f59a5ef84
+SMACV2 := smacv2 @ git+https://github.com/oxwhirl/smacv2@577ab5a2cff2391f8df582da5731ea9cd6adf3c6
+
+install-sc2: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check \
+	  -c constraints.txt -e '.[dev,tensorboard,sc2]'
+	$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check --no-deps "$(SMAC)" "$(SMACV2)"
 
 test: lint
 	$(BIN)/python -m pytest -m "not learning and not gpu" $(PYTEST_ARGS)

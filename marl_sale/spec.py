@@ -76,7 +76,11 @@ class VectorEnv(Protocol):
         ...
 
     def step(self, actions: Int64[Tensor, "envs agents"]) -> Transition:
-        """Apply one joint action in every environment whose episode is not over."""
+        """Apply one joint action in every environment whose episode is not over.
+
+        Raises EpisodeLost (as `reset` does) where environments crashed and were started again: all are then
+        to be reset, from the same seeds.
+        """
         ...
 
     def render(self, index: int) -> UInt8[np.ndarray, "height width 3"]:

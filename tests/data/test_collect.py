@@ -14,6 +14,7 @@ from marl_sale.config.schema import Config
 from marl_sale.data.collect import Clock, Exploration, play, random_available
 from marl_sale.data.episodes import Episodes
 from marl_sale.envs._load import make_env
+from marl_sale.errors import EpisodeLost
 from marl_sale.seeding import episode_seeds
 from marl_sale.spec import EnvSpec, Observation, Transition
 
@@ -104,6 +105,46 @@ def test_tape() -> None:
     assert episodes.actions[1, :3].tolist() == [[2, 1]] * 3
     assert clock.environment > 0
     assert clock.acting > 0
+
+
+class CrashingEnv(DummyEnv):
+    """Crashes in the third step, once; and in the reset after it."""
+
+    def __init__(self, tape: Tape, num_envs: int) -> None:
+        super().__init__(tape, num_envs)
+        self.crashes = [("step", 2), ("reset", 0)]
+
+    def _crash_if_due(self, call: str) -> None:
+        if self.crashes and self.crashes[0] == (call, int(self.time.max())):
+            self.crashes.pop(0)
+            raise EpisodeLost("dummy/dummy: its process ended")
+
+    def reset(self, seeds: np.ndarray, mask: Tensor | None = None) -> Observation:
+        observation = super().reset(seeds, mask)
+        if len(self.crashes) == 1:
+            self._crash_if_due("reset")
+        return observation
+
+    def step(self, actions: Tensor) -> Transition:
+        self._crash_if_due("step")
+        return super().step(actions)
+
+
+def test_a_round_in_which_an_environment_crashed_is_played_again(caplog: pytest.LogCaptureFixture) -> None:
+    """From the same seeds, with the same noise, from the agents' first memory: as if nothing had happened."""
+    noise = Exploration.of_episodes(SPEC, 0.5, 0, 0, 2)
+    undisturbed: Tape = []
+    expected = play(DummyEnv(undisturbed, 2), DummyPolicy(undisturbed), np.array([7, 8]), noise)
+    tape: Tape = []
+    clock = Clock()
+    episodes = play(CrashingEnv(tape, 2), DummyPolicy(tape), np.array([7, 8]), noise, clock)
+    assert clock.replayed == 2
+    assert tape[-len(undisturbed) :] == undisturbed
+    assert [entry for entry in tape if entry[0] == "reset"] == [("reset", [7, 8])] * 3
+    assert torch.equal(episodes.reward, expected.reward)
+    assert torch.equal(episodes.actions, expected.actions)
+    assert episodes.length.tolist() == [2, 3]
+    assert caplog.messages == ["dummy/dummy: its process ended; its round of episodes is played again"] * 2
 
 
 def test_the_time_limit_truncates() -> None:

@@ -1,6 +1,9 @@
 """VMAS: continuous two-dimensional worlds of the published package, many at once, with discrete actions."""
 
+from collections.abc import Iterator
+
 from marl_sale.config import schema
+from marl_sale.envs._findings import Finding, graphics, package
 from marl_sale.envs.vmas.task import Task
 from marl_sale.errors import ConfigError
 from marl_sale.spec import VectorEnv
@@ -22,3 +25,9 @@ def make(config: schema.Env, num_envs: int) -> VectorEnv:
     from marl_sale.envs.vmas.worlds import Worlds  # the package, for those who play
 
     return Worlds(task, num_envs)
+
+
+def diagnose() -> Iterator[Finding]:
+    """For `marl-sale doctor`."""
+    yield package("vmas")
+    yield from graphics()

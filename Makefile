@@ -9,6 +9,9 @@ INSTALLED := $(VENV)/installed
 # One thread: sums in a fixed order, so that a run can be repeated bit for bit.
 export OMP_NUM_THREADS ?= 1
 
+# Installed beside the tools of development; `make install EXTRAS=tensorboard` leaves the environments out.
+EXTRAS ?= tensorboard,vmas
+
 DEMO ?= lbf/5x5-2p-1f-coop+masked+demo
 DEMO_EPISODES ?= 512
 PYTEST_ARGS ?=
@@ -45,7 +48,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	fi; \
 	echo "$(VENV): installing; the first time takes some minutes" >&2; \
 	$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check \
-	  -c constraints.txt -e '.[dev,tensorboard]'; \
+	  -c constraints.txt -e '.[dev,$(EXTRAS)]'; \
 	touch $@
 
 # The packages of SMAC and SMACv2 are in no package index (`smac` is another project there): two pinned commits.

@@ -9,7 +9,7 @@ import typer
 
 from marl_sale import __version__
 
-from . import evaluate, plot, pretrain_wm, recipes, runs, train
+from . import doctor, evaluate, plot, pretrain_wm, recipes, runs, train
 
 app = typer.Typer(
     name="marl-sale",
@@ -50,6 +50,7 @@ app.command("pretrain-wm")(pretrain_wm.pretrain_wm)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("plot")(plot.plot)
+app.command("doctor")(doctor.doctor)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(runs.app, name="runs")
 

@@ -5,12 +5,13 @@ A family is imported only when a recipe asks for it, so that a package nobody us
 
 import difflib
 import pkgutil
-import re
-from collections.abc import Callable
-from importlib import import_module, metadata
+from collections.abc import Callable, Iterable
+from importlib import import_module
 
 from marl_sale import envs
 from marl_sale.config import schema
+from marl_sale.envs._findings import Finding, package
+from marl_sale.envs._requirement import requirement
 from marl_sale.errors import ConfigError, EnvironmentFault
 from marl_sale.spec import EnvSpec, VectorEnv
 
@@ -20,29 +21,32 @@ def families() -> tuple[str, ...]:
     return tuple(sorted(m.name for m in pkgutil.iter_modules(envs.__path__) if not m.name.startswith("_")))
 
 
+def require_family(name: str) -> None:
+    """Raises ConfigError where there is no such family."""
+    known = families()
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1)
+        raise ConfigError(
+            [f"env.family: found {name!r}, allowed: {', '.join(known)}"],
+            f"did you mean {nearest[0]!r}?" if nearest else "see docs/add-an-environment.md to add a family",
+        )
+
+
 def make_env(config: schema.Env, num_envs: int) -> VectorEnv:
     """`num_envs` copies of the configured task, not yet reset.
 
     Raises ConfigError where family or task is unknown, EnvironmentFault where its package is missing.
     """
-    known = families()
-    if config.family not in known:
-        nearest = difflib.get_close_matches(config.family, known, n=1)
-        raise ConfigError(
-            [f"env.family: found {config.family!r}, allowed: {', '.join(known)}"],
-            f"did you mean {nearest[0]!r}?" if nearest else "see docs/add-an-environment.md to add a family",
-        )
+    require_family(config.family)
     try:
         make: Callable[[schema.Env, int], VectorEnv]
         make = import_module(f"{envs.__name__}.{config.family}").make
         return make(config, num_envs)
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package in ("", "marl_sale"):
-            raise
+        name = _missing(error)
         raise EnvironmentFault(
-            f"env.family {config.family!r} needs the package {package!r}, which is not installed",
-            f'pip install "{_requirement(package)}"',
+            f"env.family {config.family!r} needs the package {name!r}, which is not installed",
+            f'pip install "{requirement(name)}"',
         ) from error
 
 
@@ -55,11 +59,20 @@ def describe(config: schema.Env) -> EnvSpec:
         env.close()
 
 
-def _requirement(package: str) -> str:
-    """What to install for `package`, with the version this project asks for where it names one."""
-    for line in metadata.requires("marl-sale") or ():
-        requirement = line.partition(";")[0].strip()
-        name = re.match(r"[\w.-]*\w", requirement)
-        if name and re.sub(r"[-.]", "_", name.group()) == package:
-            return requirement
-    return package
+def diagnose(family: str) -> tuple[Finding, ...]:
+    """What the family needs and what was found of it; raises ConfigError where there is no such family."""
+    require_family(family)
+    try:
+        module = import_module(f"{envs.__name__}.{family}")
+    except ModuleNotFoundError as error:
+        return (package(_missing(error)),)
+    look: Callable[[], Iterable[Finding]] | None = getattr(module, "diagnose", None)
+    return tuple(look()) if look else ()
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    """The package that is not installed; raises the error again where it is one of our own modules."""
+    name = (error.name or "").partition(".")[0]
+    if name in ("", "marl_sale"):
+        raise error
+    return name

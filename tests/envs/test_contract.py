@@ -12,6 +12,7 @@ from marl_sale.config import schema
 from marl_sale.envs._contract import ContractViolation, check_contract
 from marl_sale.envs._load import families, make_env
 from marl_sale.envs.tiny import Match
+from marl_sale.errors import ConfigError
 from marl_sale.spec import Observation, Transition
 
 TASKS = {
@@ -30,7 +31,24 @@ TASKS = {
         "Foraging-2s-10x10-3p-3f-v2",
         "6x9-3p-2f",
     ),
+    "vmas": (
+        "balance,n_agents=4,limit=30",
+        "navigation,n_agents=3,shared_rew=false,limit=8",
+        "transport,limit=8",
+        "wheel,line_length=1,limit=8",
+        "sampling,shared_rew=false,limit=8",
+        "discovery,shared_reward=true,covering_range=0.6,limit=8",
+        "dispersion,food_radius=0.4,limit=8",
+        "passage,shared_reward=true,limit=8",
+        "give_way,limit=8",
+        "reverse_transport,limit=8",
+        "simple_spread,levels=5,limit=8",
+    ),
 }
+NEEDS = {"vmas": "vmas"}
+"""Packages of families that are extras."""
+REFUSES = {"vmas": {"backend": "native", "mask_actions": True}}
+"""Values that a family cannot honour, and refuses."""
 
 
 def test_every_family_is_checked() -> None:
@@ -59,6 +77,12 @@ def test_families_keep_the_contract(
         scale_obs=True,
         bootstrap_at_time_limit=False,
     )
+    if family in NEEDS:
+        pytest.importorskip(NEEDS[family], reason=f"the package {NEEDS[family]} is not installed")
+    if any(getattr(config, key) == value for key, value in REFUSES.get(family, {}).items()):
+        with pytest.raises(ConfigError):
+            make_env(config, 1)
+        return
     check_contract(lambda num_envs: make_env(config, num_envs), episodes=6)
 
 

@@ -1,0 +1,114 @@
+"""doctor: what of each environment family is here, what is missing, and whether it trains."""
+
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from marl_sale import __version__
+from marl_sale.config.recipe import list_recipes, load_recipe
+from marl_sale.data.replay import replay_bytes
+from marl_sale.envs._findings import Finding
+from marl_sale.envs._load import describe, diagnose, families, require_family
+from marl_sale.errors import MarlSaleError
+from marl_sale.observer import Silent
+from marl_sale.stages import train
+
+_SHORT = (
+    "train.env_steps=400",
+    "replay.batch_episodes=4",
+    "evaluation.period=400",
+    "optimiser.target_update_period=2",
+)
+"""Seconds of training, with a few updates."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All findings of one family."""
+
+    family: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(finding.ok for finding in self.findings if finding.needed)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"family": self.family, "ok": self.ok, "findings": [asdict(f) for f in self.findings]}
+
+
+def machine() -> dict[str, Any]:
+    """What everything runs on."""
+    return {
+        "marl_sale": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "cuda": torch.cuda.is_available(),
+        "cpus": os.cpu_count(),
+        "memory_bytes": _memory_bytes(),
+    }
+
+
+def run(names: Sequence[str] = (), *, smoke: bool = False) -> list[Diagnosis]:
+    """Findings of the named families, of all without a name. Raises ConfigError for one there is not.
+
+    With `smoke`, each family that lacks nothing trains for some seconds in a temporary folder.
+    """
+    for name in names:
+        require_family(name)
+    return [Diagnosis(name, tuple(_examine(name, smoke))) for name in names or families()]
+
+
+def _examine(family: str, smoke: bool) -> Iterator[Finding]:
+    found = diagnose(family)
+    yield from found
+    recipe = next((r.name for r in list_recipes() if r.name.startswith(f"{family}/")), None)
+    if recipe is None or not all(finding.ok for finding in found if finding.needed):
+        return
+    try:
+        yield _replay(recipe)
+        if smoke:
+            yield _trained(recipe)
+    except MarlSaleError as error:
+        yield Finding(f"recipe {recipe}", False, error.what, error.hint)
+
+
+def _replay(recipe: str) -> Finding:
+    """Whether a full replay of the recipe fits into the machine's memory."""
+    config = load_recipe(recipe).config
+    spec, kind = describe(config.env), getattr(torch, config.replay.observations)
+    one, memory = replay_bytes(spec, 1, kind), _memory_bytes()
+    needs = config.replay.capacity_episodes * one
+    return Finding(
+        f"memory for {recipe}",
+        needs < memory,
+        f"a full replay takes {needs / 1e9:.2f} of {memory / 1e9:.1f} GB",
+        f"--set replay.capacity_episodes={max(1, memory // 2 // one)}",
+        needed=False,
+    )
+
+
+def _trained(recipe: str) -> Finding:
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        result = train.run(
+            load_recipe(f"{recipe}+tiny+qmix", _SHORT),
+            Path(folder) / "agent",
+            seed=0,
+            device="cpu",
+            observer=Silent(),
+            command="marl-sale doctor --smoke",
+        )
+    seconds = time.perf_counter() - started
+    return Finding(f"training {recipe}", True, f"{result.metrics['env_steps']} env steps in {seconds:.1f} s")
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -12,6 +12,7 @@ from marl_sale.config import schema
 from marl_sale.envs._contract import ContractViolation, check_contract
 from marl_sale.envs._load import families, make_env
 from marl_sale.envs.tiny import Match
+from marl_sale.errors import ConfigError
 from marl_sale.spec import Observation, Transition
 
 TASKS = {
@@ -28,7 +29,26 @@ TASKS = {
         "Foraging-2s-10x10-3p-3f-v2",
         "6x9-3p-2f",
     ),
+    "micro": (
+        "3m",
+        "5m_vs_6m",
+        "2s3z",
+        "1c3s5z",
+        "MMM",
+        "2m_vs_1z",
+        "2s_vs_1sc",
+        "6h_vs_8z",
+        "corridor",
+        "so_many_baneling",
+        "bane_vs_bane",
+        "27m_vs_30m",
+        "terran_5_vs_5",
+        "protoss_10_vs_11",
+        "zerg_5_vs_5",
+    ),
 }
+ONLY: dict[str, dict[str, Any]] = {"micro": {"backend": "native", "mask_actions": True}}
+"""Values that are the only ones a family honours; it refuses the others."""
 
 
 def test_every_family_is_checked() -> None:
@@ -49,7 +69,11 @@ def test_families_keep_the_contract(
         scale_obs=True,
         bootstrap_at_time_limit=False,
     )
-    check_contract(lambda num_envs: make_env(config, num_envs), episodes=6)
+    if any(getattr(config, key) != value for key, value in ONLY.get(family, {}).items()):
+        with pytest.raises(ConfigError, match="allowed in family"):
+            make_env(config, 1)
+    else:
+        check_contract(lambda num_envs: make_env(config, num_envs), episodes=6)
 
 
 class Broken(Match):

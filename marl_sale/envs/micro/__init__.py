@@ -1,7 +1,7 @@
 """Micro-management battles with the interface of SMAC and SMACv2, played by our own batched rules.
 
-Not StarCraft II: agents see, choose and are rewarded as in the packages `smac` and `smacv2`, but what units do is
-decided in `combat.py`. Results are not comparable with those of the game.
+Not StarCraft II: agents see, choose and are rewarded as in `smac` and `smacv2`, but what units do
+is decided in `combat.py`. Results are not comparable with those of the game.
 """
 
 import difflib

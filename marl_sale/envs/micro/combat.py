@@ -1,6 +1,6 @@
 """What happens between two env steps: eight game loops of walking, shooting and healing.
 
-Tensors have the battles last, so that an operation on units, or on pairs of units, runs along memory. Sums are
+Tensors have the battles last, so that operations on units, or on pairs of units, run along memory. Sums are
 exact, as health, shields and damage are multiples of a power of two and pushes are rounded to one: no result
 depends on how many battles are played together.
 """
@@ -48,7 +48,7 @@ _PUSH = 0.35
 _GRAIN = 2.0**16
 _NO_BODY = -10.0
 _EDGE = 1e-3
-"""Units stay this far inside the open rectangle, so that they stand on an open cell."""
+"""Units stay this far inside the open rectangle: its edge belongs to the next cell, or to none."""
 
 X, Y, HEALTH, SHIELD, COOLDOWN, ENERGY, CALM = range(7)
 _STEP_OF_ACTION = torch.tensor([[0, 0, 0, 0, 1, -1], [0, 0, 1, -1, 0, 0]]) * MOVE
@@ -84,9 +84,12 @@ class Combat:
 
         # Rows from U on are the places that units walk to, so that "towards" always means towards a row.
         self._rows = torch.zeros(7, 2 * self.count, num_envs)
-        self._rows[HEALTH, self.count :] = 1.0
-        self.units = self._rows[:, : self.count]
+        self._health_of_row = self._rows[HEALTH]
+        self._health_of_row[self.count :] = 1.0
         self._goals = self._rows[:2, self.count :]
+        self.units = self._rows[:, : self.count]
+        self.place = self.units[:2]
+        self.health, self.shield, self.cooldown, self.energy, self._calm = self.units[HEALTH:]
         shape = (self.count, num_envs)
         self.kind = torch.zeros(shape, dtype=torch.int64)
         self._kind_of_row = torch.full((2 * self.count, num_envs), NOTHING)
@@ -101,7 +104,7 @@ class Combat:
 
     @property
     def alive(self) -> Bool[Tensor, "units envs"]:
-        return self.units[HEALTH] > 0
+        return self.health > 0
 
     def start(
         self, index: Int64[Tensor, " episodes"], start: Start, noise: Float32[Tensor, "n units episodes"]
@@ -137,9 +140,9 @@ class Combat:
 
         `actions` are SMAC's: 0 nothing (dead), 1 stop, 2 … 5 move north, south, east, west, then targets.
         """
-        over = None if running.all() else (~running).nonzero().squeeze(-1)
-        kept = self._rows if over is None else self._rows[:, :, over]
-        before = self.units[HEALTH] + self.units[SHIELD] if self._shielded else None
+        over = (~running).nonzero().squeeze(-1)
+        kept = self._rows[:, :, over]
+        place, before = self.place.clone(), self.health + self.shield
         chance = self.noise.gather(0, (time % NOISE_PERIOD).expand(1, self.count, -1)).squeeze(0)
         self._pause = chance.mul_(_SLOWEST - _FASTEST).add_(_FASTEST).add_(self._cooldown)
         self._order(actions)
@@ -150,175 +153,179 @@ class Combat:
             if self._heals:
                 self._heal()
             self._part()
-        self.units[COOLDOWN].sub_(LOOPS).clamp_(min=0)
-        if before is not None:
+        self.cooldown.sub_(LOOPS).clamp_(min=0)
+        if self._shielded:
             self._recover(before)
-        if over is not None:
-            self._rows[:, :, over] = kept
+        # The dead lie where they were last seen alive: SMAC is no longer told where they are.
+        torch.where(self.alive, self.place, place, out=self.place)
+        self._rows[:, :, over] = kept
 
     def _order(self, actions: Int64[Tensor, "agents envs"]) -> None:
         """Agents do as they are told: they walk, or turn to a target until told otherwise."""
-        ours, units = self.agents, self.units
-        steps = _STEP_OF_ACTION[:, actions.clamp(max=FIRST_TARGET - 1)]
-        steps = steps.masked_fill(actions >= FIRST_TARGET, 0)
-        self._goals[:, :ours] = self._inside(units[:2, :ours] + steps)
+        ours = self.agents
         aimed = actions >= FIRST_TARGET
+        self._goals[:, :ours] = self._inside(
+            self.place[:, :ours] + _STEP_OF_ACTION[:, actions.masked_fill(aimed, 0)]
+        )
         target = actions + (ours - FIRST_TARGET)
         if self._heals:
-            healer = self.kind[:ours] == MEDIVAC
-            target = torch.where(healer, actions - FIRST_TARGET, target)
-            target = target.clamp(0, self.count - 1)
-            other = self.kind.gather(0, target)
-            aimed &= self._hits[self.kind[:ours], other]
+            kind = self.kind[:ours]
+            target = torch.where(kind == MEDIVAC, actions - FIRST_TARGET, target).clamp_(0, self.count - 1)
+            aimed &= self._hits[kind, self.kind.gather(0, target)]
         self._target[:ours] = torch.where(aimed, target, self._own_goal[:ours])
 
     def _look(self) -> None:
         """Enemies keep a target within reach, else turn to the nearest they see, else walk to their goal."""
-        ours, units = self.agents, self.units
-        way = units[:2, None, :ours] - units[:2, ours:, None]  # [2, enemies, agents, E]
-        far2 = way[0] * way[0] + way[1] * way[1]
-        blocked = (units[HEALTH, :ours] <= 0).expand_as(far2)
+        ours = self.agents
+        far2 = squared(self.place[:, None, :ours] - self.place[:, ours:, None])  # [enemies, agents, E]
+        hidden = self.health[:ours] <= 0
         if self._heals:
-            blocked = blocked | ~self._hits[self.kind[ours:, None], self.kind[None, :ours]]
-        nearest2, nearest = far2.masked_fill_(blocked, torch.inf).min(1)
+            hidden = hidden | ~self._hits[self.kind[ours:, None], self.kind[None, :ours]]
+        nearest2, nearest = far2.masked_fill_(hidden, torch.inf).min(1)
         if self.scenario.goal is None:
-            self._goals[:, ours:] = units[:2, :ours].gather(1, nearest.expand(2, -1, -1))
-        seen = torch.where(nearest2 < self._sight2, nearest, self._own_goal[ours:])
+            self._goals[:, ours:] = self.place[:, :ours].gather(1, nearest.expand(2, -1, -1))
         held = self._target[ours:]
-        keeps = self._near[ours:] & (self._rows[HEALTH].gather(0, held) > 0)
+        keeps = self._near[ours:] & (self._health_of_row.gather(0, held) > 0)
+        seen = torch.where(nearest2 < self._sight2, nearest, self._own_goal[ours:])
         target = torch.where(keeps, held, seen)
         if self._heals:
             target = torch.where(self.kind[ours:] == MEDIVAC, self._patient(), target)
         self._target[ours:] = target
 
         pair = self.kind * (len(KINDS) + 1) + self._kind_of_row.gather(0, self._target)
-        self._reach, self._net = self._reach_of[pair], self._net_of[pair]
-        self._raw = self._raw_of[pair] if self._shielded else self._net
-        if len(self._splashers):
+        self._reach, self._net, self._raw = self._reach_of[pair], self._net_of[pair], self._raw_of[pair]
+        if len(self._splashers):  # their damage is not dealt to the target alone
             direct = self._splash == 0
             self._net, self._raw = self._net * direct, self._raw * direct
 
     def _patient(self) -> Int64[Tensor, "enemies envs"]:
         """For each enemy the nearest wounded mate that is no medivac, else its own goal."""
-        ours, units = self.agents, self.units
-        way = units[:2, None, ours:] - units[:2, ours:, None]
-        far2 = way[0] * way[0] + way[1] * way[1]
-        health = units[HEALTH, ours:]
+        ours, health = self.agents, self.health[self.agents :]
+        far2 = squared(self.place[:, None, ours:] - self.place[:, ours:, None])
         wounded = (health > 0) & (health < self.full_health[ours:]) & (self.kind[ours:] != MEDIVAC)
         far2, nearest = far2.masked_fill_(~wounded, torch.inf).min(1)
         return torch.where(far2 < torch.inf, nearest + ours, self._own_goal[ours:])
 
     def _loop(self, clock: int) -> None:
         """One game loop: who has a target within reach shoots when it can, the others walk."""
-        units, target = self.units, self._target
-        to = self._rows[:3].gather(1, target.expand(3, -1, -1))
-        way = to[:2] - units[:2]
-        far = (way[0] * way[0] + way[1] * way[1]).sqrt_()
-        active = (to[HEALTH] > 0) & (units[HEALTH] > 0)
+        to = self._rows[:3].gather(1, self._target.expand(3, -1, -1))
+        there, way = to[:2], to[:2] - self.place
+        far = squared(way).sqrt_()
+        active = (to[HEALTH] > 0) & (self.health > 0)
         near = self._near = (far <= self._reach) & active
-        fires = near & (units[COOLDOWN] <= clock)
-        walks = active ^ near
-        torch.where(fires, self._pause + clock, units[COOLDOWN], out=units[COOLDOWN])
-        self._strike(fires, to[:2])
+        fires = near & (self.cooldown <= clock)
+        torch.where(fires, self._pause + clock, self.cooldown, out=self.cooldown)
+        self._strike(fires, there)
         if self._ways is not None:
-            way, far = self._around(way, to[:2])
-        pace = (self._speed / far.clamp_(min=1e-6)).clamp_(max=1).mul_(walks)
+            way, far = self._around(way, there)
+        step = way.mul_((self._speed / far.clamp_(min=1e-6)).clamp_(max=1))
+        step.masked_fill_(near | ~active, 0)
         if self.scenario.terrain.box is None:
-            self._walk(way * pace)
-        else:
-            units[:2] += way * pace
+            self._walk(step)
+        else:  # nothing in an open rectangle leads out of it
+            self.place.add_(step)
 
     def _strike(self, fires: Bool[Tensor, "units envs"], at: Float32[Tensor, "2 units envs"]) -> None:
         """Shields take a hit first, health takes the rest of it."""
-        target = self._target
-        health, shield = self.units[HEALTH], self.units[SHIELD]
-        net = torch.zeros_like(self._rows[HEALTH]).scatter_add_(0, target, self._net * fires)[: self.count]
-        raw = net
+        net, raw = self._received(self._net, fires), None
         if self._shielded:
-            raw = torch.zeros_like(self._rows[HEALTH]).scatter_add_(0, target, self._raw * fires)[
-                : self.count
-            ]
+            raw = self._received(self._raw, fires)
         if len(self._splashers) and fires[self._splashers].any():
-            splash_net, splash_raw = self._splashed(fires, at)
-            net, raw = net + splash_net, raw + splash_raw
-            health.masked_fill_(fires & (self.kind == BANELING), 0)
-        if self._shielded:
-            net = (net - shield).clamp_(min=0)
-            shield.sub_(raw).clamp_(min=0)
-        health.sub_(net).clamp_(min=0)
+            net += self._splashed(self._net_of, fires, at)
+            if raw is not None:
+                raw += self._splashed(self._raw_of, fires, at)
+            self.health.masked_fill_(fires & (self.kind == BANELING), 0)
+        if raw is not None:
+            net = (net - self.shield).clamp_(min=0)
+            self.shield.sub_(raw).clamp_(min=0)
+        self.health.sub_(net).clamp_(min=0)
+
+    def _received(
+        self, given: Float32[Tensor, "units envs"], by: Bool[Tensor, "units envs"]
+    ) -> Float32[Tensor, "units envs"]:
+        """What each unit gets from those who have it for a target."""
+        rows = torch.zeros_like(self._health_of_row)
+        return rows.scatter_add_(0, self._target, given.masked_fill(~by, 0))[: self.count]
 
     def _splashed(
-        self, fires: Bool[Tensor, "units envs"], at: Float32[Tensor, "2 units envs"]
-    ) -> tuple[Float32[Tensor, "units envs"], Float32[Tensor, "units envs"]]:
-        """Damage of shots that hit all foes near their target: to health, to shields."""
-        rows, units = self._splashers, self.units
-        way = at[:, rows, None] - units[:2, None]
-        far2 = way[0] * way[0] + way[1] * way[1]
+        self,
+        damage: Float32[Tensor, " pairs"],
+        fires: Bool[Tensor, "units envs"],
+        at: Float32[Tensor, "2 units envs"],
+    ) -> Float32[Tensor, "units envs"]:
+        """What each unit gets from shots that hit every foe near their target."""
+        rows = self._splashers
         width = self._splash[rows, None] + self._body
-        foe = (rows < self.agents)[:, None] != (torch.arange(self.count) < self.agents)
-        covered = (far2 <= width * width) & (width > 0) & foe[..., None] & fires[rows, None]
-        covered &= (self._splash[rows] > 0)[:, None]
-        pair = self.kind[rows, None] * (len(KINDS) + 1) + self.kind
-        return (self._net_of[pair] * covered).sum(0), (self._raw_of[pair] * covered).sum(0)
+        foes = (rows < self.agents)[:, None] != (torch.arange(self.count) < self.agents)
+        struck = (squared(at[:, rows, None] - self.place[:, None]) <= width * width) & (width > 0)
+        struck &= foes[..., None] & (fires & (self._splash > 0))[rows, None]
+        return (damage[self.kind[rows, None] * (len(KINDS) + 1) + self.kind] * struck).sum(0)
 
     def _around(
         self, way: Float32[Tensor, "2 units envs"], to: Float32[Tensor, "2 units envs"]
     ) -> tuple[Float32[Tensor, "2 units envs"], Float32[Tensor, "units envs"]]:
-        """Where to walk instead, where walls are in the way."""
+        """Where to walk instead, and how far, where walls are in the way."""
         assert self._ways is not None
-        here, there = self._cell(self.units[:2]), self._cell(to)
-        via = self._ways[here * SIZE**2 + there]
+        there = cell_of(to)
+        via = self._ways[cell_of(self.place) * SIZE**2 + there]
         corner = torch.stack([via // SIZE, via % SIZE]) + 0.5
-        way = torch.where(via == there, way, corner - self.units[:2])
-        return way, (way[0] * way[0] + way[1] * way[1]).sqrt_()
+        way = torch.where(via == there, way, corner - self.place)
+        return way, squared(way).sqrt_()
 
     def _walk(self, step: Float32[Tensor, "2 units envs"]) -> None:
         """Take a step; a wall stops the part of it that leads into the wall."""
-        x, y = self.units[X], self.units[Y]
-        east, north = (self.units[:2] + step).clamp_(0, SIZE - _EDGE)
-        torch.where(self._open[self._cell((east, y))], east, x, out=x)
-        torch.where(self._open[self._cell((x, north))], north, y, out=y)
+        x, y = self.place
+        east, north = (self.place + step).clamp_(_EDGE, SIZE - _EDGE)
+        torch.where(self._open[cell_of((east, y))], east, x, out=x)
+        torch.where(self._open[cell_of((x, north))], north, y, out=y)
 
     def _part(self) -> None:
         """Units that overlap push each other apart."""
-        units = self.units
-        body = self._body.masked_fill(units[HEALTH] <= 0, _NO_BODY)
-        way = units[:2, :, None] - units[:2, None]  # [2, U, U, E]
-        far = (way[0] * way[0] + way[1] * way[1]).sqrt_().clamp_(min=1e-3)
+        body = self._body.masked_fill(self.health <= 0, _NO_BODY)
+        way = self.place[:, :, None] - self.place[:, None]  # [2, U, U, E]
+        far = squared(way).sqrt_().clamp_(min=1e-3)
         push = (body[:, None] + body).sub_(far).clamp_(min=0).div_(far).mul_(_PUSH * _GRAIN)
-        step = way.mul_(push).round_().sum(2).div_(_GRAIN).mul_(self._speed > 0)
+        step = way.mul_(push).round_().sum(2).div_(_GRAIN).masked_fill_(self._speed == 0, 0)
         if self.scenario.terrain.box is None:
             self._walk(step)
         else:
-            units[:2] = self._inside(units[:2] + step)
+            self._inside(self.place.add_(step))
 
     def _heal(self) -> None:
         """Medivacs within reach of a wounded mate give it health for energy."""
-        units, target = self.units, self._target
-        healers = self._near & (self.kind == MEDIVAC) & (units[HEALTH] > 0) & (units[ENERGY] >= _HEAL_COST)
-        missing = (self.full_health - units[HEALTH]) * (units[HEALTH] > 0)
-        missing = torch.cat([missing, torch.zeros_like(missing)])
-        healers &= missing.gather(0, target) > 0
-        units[ENERGY].add_(_ENERGY_GAINED * (self.kind == MEDIVAC)).clamp_(max=_FULL_ENERGY)
-        units[ENERGY].sub_(_HEAL_COST * healers)
-        given = torch.zeros_like(missing).scatter_add_(0, target, _HEALED * healers)
-        units[HEALTH].add_(given.minimum(missing)[: self.count])
+        medivac, alive = self.kind == MEDIVAC, self.alive
+        missing = torch.zeros_like(self._health_of_row)
+        missing[: self.count] = (self.full_health - self.health).masked_fill_(~alive, 0)
+        able = self._near & medivac & alive & (self.energy >= _HEAL_COST)
+        heals = able & (missing.gather(0, self._target) > 0)
+        gained = _ENERGY_GAINED * medivac - _HEAL_COST * heals
+        self.energy.add_(gained).clamp_(max=_FULL_ENERGY)
+        given = self._received(torch.full_like(self.health, _HEALED), heals)
+        self.health.add_(given.minimum(missing[: self.count]))
 
     def _recover(self, before: Float32[Tensor, "units envs"]) -> None:
         """Shields of the living recover once they have been left alone."""
-        units, alive = self.units, self.alive
-        unhurt = units[HEALTH] + units[SHIELD] >= before
-        units[CALM].add_(1).mul_(unhurt)
-        recovered = units[SHIELD] + _RECOVERED * (units[CALM] > _CALM)
-        units[SHIELD] = recovered.minimum(self.full_shield).mul_(alive)
+        unhurt = self.health + self.shield >= before
+        self._calm.add_(1).mul_(unhurt)
+        recovered = self.shield + _RECOVERED * (self._calm > _CALM)
+        torch.minimum(recovered, self.full_shield, out=self.shield)
+        self.shield.mul_(self.alive)
 
     def _inside(self, place: Float32[Tensor, "2 units envs"]) -> Float32[Tensor, "2 units envs"]:
+        """Moves places into the open rectangle (any other terrain: onto the map)."""
         left, bottom, right, top = self.scenario.terrain.box or (0, 0, SIZE, SIZE)
-        place[0].clamp_(left, right - _EDGE)
-        place[1].clamp_(bottom, top - _EDGE)
+        place[X].clamp_(left + _EDGE, right - _EDGE)
+        place[Y].clamp_(bottom + _EDGE, top - _EDGE)
         return place
 
-    @staticmethod
-    def _cell(place: Tensor | tuple[Tensor, Tensor]) -> Int64[Tensor, "units envs"]:
-        """Number of the cell that a place is in."""
-        return place[0].long() * SIZE + place[1].long()
+
+def squared(way: Float32[Tensor, "2 *shape"]) -> Float32[Tensor, "*shape"]:
+    """Squared length; not as a sum over an axis, whose last bits depend on the number of battles."""
+    x, y = way
+    return (x * x).add_(y * y)
+
+
+def cell_of(place: Float32[Tensor, "2 *shape"] | tuple[Tensor, Tensor]) -> Int64[Tensor, "..."]:
+    """Number of the cell that a place is in."""
+    x, y = place
+    return x.long().mul_(SIZE).add_(y.long())

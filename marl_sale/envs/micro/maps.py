@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from marl_sale.envs.micro.scenario import Rules, Scenario, Start
+from marl_sale.envs.micro.scenario import Rules, Scenario, Start, numbered
 from marl_sale.envs.micro.terrain import Terrain
 from marl_sale.envs.micro.units import KINDS, UNITS
 from marl_sale.seeding import uniform_draws
@@ -65,13 +65,15 @@ def _start(
     terrain: Terrain,
     seeds: Int64[np.ndarray, " episodes"],
 ) -> Start:
-    """Agents sorted by kind, then from west to east, as SMAC numbers them; enemies as they are created."""
-    units = (*sorted(_formation(ours, terrain)), *_formation(theirs, terrain))
+    """Agents as SMAC numbers them, enemies in the order in which they are created."""
+    agents, enemies = _formation(ours, terrain), _formation(theirs, terrain)
+    units = agents + enemies
     draws = uniform_draws(seeds, 2 * len(units)).float().unflatten(1, (2, -1))
     kind = torch.tensor([KINDS.index(name) for name, _, _ in units])
     place = torch.tensor([place for _, *place in units]).T
     jitter = (draws.permute(1, 2, 0) - 0.5) * (2 * _JITTER)
-    return Start(kind[:, None].expand(-1, len(seeds)), place[..., None] + jitter)
+    start = Start(kind[:, None].expand(-1, len(seeds)), place[..., None] + jitter)
+    return numbered(start, len(agents))
 
 
 @cache

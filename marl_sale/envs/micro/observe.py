@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 from torch.nn.functional import pad
 
-from marl_sale.envs.micro.combat import COOLDOWN, ENERGY, FIRST_TARGET, HEALTH, SHIELD, Combat
+from marl_sale.envs.micro.combat import FIRST_TARGET, Combat, cell_of, squared
 from marl_sale.envs.micro.scenario import Scenario
 from marl_sale.envs.micro.terrain import SIZE
 from marl_sale.envs.micro.units import KINDS, MEDIVAC, column
@@ -63,8 +63,8 @@ class View(NamedTuple):
 class Watcher:
     """Looks at the battles of one `Combat`.
 
-    In SMACv2 an agent is shown an enemy only once the team has sighted it, and an enemy that nobody has sighted
-    wipes the features of all enemies with lower numbers. It counts as sighted for those agents who look after
+    In SMACv2 an agent is shown an enemy only once the team has sighted it; an enemy that nobody has sighted
+    wipes the features of all enemies with lower numbers. It is sighted for those agents who look after
     the first that sees it; in which order they look is random.
     """
 
@@ -94,12 +94,12 @@ class Watcher:
         agents look in the order of `turns`.
         """
         combat, agents, sizes = self._combat, self._agents, self._sizes
-        units, alive, kind = combat.units, combat.alive, combat.kind
+        alive, kind = combat.alive, combat.kind
         living = alive[:agents]
         sight, reach = self._ranges(kind[:agents])
 
-        way = units[:2, None] - units[:2, :agents, None]  # [2, agents, units, E]
-        far = (way[0] * way[0] + way[1] * way[1]).sqrt_()
+        way = combat.place[:, None] - combat.place[:, :agents, None]  # [2, agents, units, E]
+        far = squared(way).sqrt_()
         both = living[:, None] & alive
         targets = ((far <= reach) & both)[:, agents:]
         if self._heals:
@@ -116,12 +116,12 @@ class Watcher:
         avail = torch.empty(agents, sizes.actions, envs, dtype=torch.bool)
         torch.logical_not(living, out=avail[:, 0])
         avail[:, 1] = living
-        cell = units[0, :agents].long() * SIZE + units[1, :agents].long()
+        cell = cell_of(combat.place[:, :agents])
         avail[:, 2:FIRST_TARGET] = (self._moves[:, cell] & living).transpose(0, 1)
         avail[:, FIRST_TARGET:] = targets
 
-        health = (units[HEALTH] / combat.full_health)[:, None]
-        shield = (units[SHIELD] / combat.full_shield.clamp(min=1))[:, None]
+        health = (combat.health / combat.full_health)[:, None]
+        shield = (combat.shield / combat.full_shield.clamp(min=1))[:, None]
         our_code, their_code = (
             code[some].transpose(1, 2)
             for code, some in zip(self._codes, (kind[:agents], kind[agents:]), strict=True)
@@ -132,7 +132,7 @@ class Watcher:
             ours[1] = ours[1][:, :0]
         if not self._rules.shielded[1]:
             theirs[1] = theirs[1][:, :0]
-        place = (units[:2] / SIZE).transpose(0, 1)  # [units, 2, E]
+        place = (combat.place / SIZE).transpose(0, 1)  # [units, 2, E]
 
         seen = torch.stack([far, way[0], way[1]], 2).div_(sight[:, None] if sight.dim() == 3 else sight)
         obs = torch.zeros(agents, sizes.obs, envs)
@@ -153,9 +153,9 @@ class Watcher:
         own_place = [place[:agents]] if self._rules.package == "smacv2" else []
         torch.mul(torch.cat([*ours[:2], *own_place, ours[2]], 1), living[:, None], out=own)
 
-        wait = units[COOLDOWN, :agents]
+        wait = combat.cooldown[:agents]
         if self._heals:
-            wait = torch.where(kind[:agents] == MEDIVAC, units[ENERGY, :agents], wait)
+            wait = torch.where(kind[:agents] == MEDIVAC, combat.energy[:agents], wait)
         wait = (wait / self._scale_of[kind[:agents]])[:, None]
         centred = place - 0.5
         our_state = torch.cat([ours[0], wait, centred[:agents], *ours[1:]], 1).mul_(living[:, None])

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from marl_sale.envs.micro.terrain import Terrain
+from marl_sale.envs.micro.terrain import SIZE, Terrain
 
 
 class Start(NamedTuple):
@@ -16,6 +17,15 @@ class Start(NamedTuple):
 
     kind: Int64[Tensor, "units episodes"]
     place: Float32[Tensor, "2 units episodes"]
+
+
+def numbered(start: Start, agents: int) -> Start:
+    """The same, with the agents in the order of SMAC: by kind, then from west to east."""
+    key = start.kind[:agents].double() * (2 * SIZE) + start.place[0, :agents]
+    order = torch.cat(
+        [key.argsort(0), torch.arange(agents, len(start.kind))[:, None].expand(-1, key.shape[1])]
+    )
+    return Start(start.kind.gather(0, order), start.place.gather(1, order.expand(2, -1, -1)))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from marl_sale.envs.micro.maps import PLAIN
-from marl_sale.envs.micro.scenario import Rules, Scenario, Start
+from marl_sale.envs.micro.scenario import Rules, Scenario, Start, numbered
 from marl_sale.envs.micro.terrain import SIZE
 from marl_sale.envs.micro.units import KINDS
 from marl_sale.seeding import uniform_draws
@@ -83,10 +83,7 @@ class RandomTeams:
         place = place + (for_jitter.unflatten(1, (-1, 2)) - 0.5) * 0.2 * surrounded
         place = place.clamp(_MARGIN, SIZE - _MARGIN).float()
 
-        order = (team * 2 * SIZE + place[:, :agents, 0]).argsort(1)
-        ours = place[:, :agents].gather(1, order[..., None].expand(-1, -1, 2))
-        kind = torch.cat([team.gather(1, order), team, more], 1)
-        return Start(kind.T, torch.cat([ours, place[:, agents:]], 1).permute(2, 1, 0))
+        return numbered(Start(torch.cat([team, team, more], 1).T, place.permute(2, 1, 0)), agents)
 
     def _team(self, draws: Float64[Tensor, "episodes attempts units"]) -> Int64[Tensor, "episodes units"]:
         """Kinds of the first attempt that is not of one of `_NEVER_ALONE` alone."""

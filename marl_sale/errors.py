@@ -84,6 +84,13 @@ class EnvironmentFault(MarlSaleError):
     exit_code = ExitCode.ENVIRONMENT
 
 
+class EpisodeLost(EnvironmentFault):
+    """Copies of an environment had to be started again in the middle of an episode.
+
+    All copies are to be reset, and the episodes played again from their seeds.
+    """
+
+
 class DiskFullError(MarlSaleError):
     """The disk filled up; what was committed before stays valid."""
 

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from marl_sale.data.episodes import Episodes
+from marl_sale.errors import EpisodeLost
 from marl_sale.seeding import episode_seeds, uniform_draws
 from marl_sale.spec import EnvSpec, Observation, VectorEnv
 
@@ -52,10 +53,11 @@ class Exploration:
 
 @dataclass
 class Clock:
-    """Seconds spent in the environment and in choosing actions."""
+    """Seconds spent in the environment and in choosing actions, and rounds played again after a crash."""
 
     environment: float = 0.0
     acting: float = 0.0
+    replayed: int = 0
 
 
 def random_available(
@@ -78,9 +80,24 @@ def play(
     """One episode in each environment.
 
     `policy` None plays random available actions (`exploration` must then have ε = 1); `exploration` None
-    plays greedily.
+    plays greedily. A round in which an environment crashed is discarded and played again from the same seeds
+    with the same noise: no half episode counts, neither as a loss nor as data.
     """
     clock = clock or Clock()
+    while True:  # the environment gives up by itself, with another error
+        try:
+            return _play_round(env, policy, seeds, exploration, clock)
+        except EpisodeLost:
+            clock.replayed += 1
+
+
+def _play_round(
+    env: VectorEnv,
+    policy: Policy | None,
+    seeds: Int64[np.ndarray, " envs"],
+    exploration: Exploration | None,
+    clock: Clock,
+) -> Episodes:
     spec, num_envs = env.spec, env.num_envs
     episodes = Episodes.empty(spec, num_envs)
     noise = None if exploration is None else exploration.noise

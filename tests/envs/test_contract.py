@@ -11,7 +11,9 @@ import torch
 from marl_sale.config import schema
 from marl_sale.envs._contract import ContractViolation, check_contract
 from marl_sale.envs._load import families, make_env
+from marl_sale.envs._pool import WORKERS
 from marl_sale.envs.tiny import Match
+from marl_sale.errors import ConfigError
 from marl_sale.spec import Observation, Transition
 
 TASKS = {
@@ -28,7 +30,20 @@ TASKS = {
         "Foraging-2s-10x10-3p-3f-v2",
         "6x9-3p-2f",
     ),
+    "mamujoco": (
+        "HalfCheetah-2x3,limit=8",
+        "Hopper-3x1,limit=60",
+        "Ant-4x2,heads=table,bins=3,limit=8",
+        "Walker2d-2x3,agent_obsk=0,limit=30",
+        "Humanoid-9|8,limit=6",
+        "Pusher-3p,heads=table,bins=3,limit=8",
+        "ManySegmentSwimmer-3x2,full_obs=true,limit=8",
+    ),
 }
+PACKAGES = {"mamujoco": "gymnasium_robotics"}
+"""What a family needs that need not be installed."""
+PUBLISHED_ONLY = ("mamujoco",)
+"""Families with one backend, `original`, that refuse `mask_actions`."""
 
 
 def test_every_family_is_checked() -> None:
@@ -39,8 +54,13 @@ def test_every_family_is_checked() -> None:
 @pytest.mark.parametrize("mask_actions", [False, True])
 @pytest.mark.parametrize(("family", "task"), [(family, task) for family in TASKS for task in TASKS[family]])
 def test_families_keep_the_contract(
-    family: str, task: str, mask_actions: bool, backend: Literal["native", "original"]
+    family: str,
+    task: str,
+    mask_actions: bool,
+    backend: Literal["native", "original"],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv(WORKERS, "1")  # pools keep the contract by a test of their own
     config = schema.Env(
         family=family,
         task=task,
@@ -49,6 +69,12 @@ def test_families_keep_the_contract(
         scale_obs=True,
         bootstrap_at_time_limit=False,
     )
+    if family in PACKAGES:
+        pytest.importorskip(PACKAGES[family], reason=f"the extra {family} is not installed")
+    if family in PUBLISHED_ONLY and (mask_actions or backend == "native"):
+        with pytest.raises(ConfigError, match=f"family '{family}'"):
+            make_env(config, 1)
+        return
     check_contract(lambda num_envs: make_env(config, num_envs), episodes=6)
 
 

@@ -74,6 +74,37 @@ def test_a_foraging_recipe_is_named_after_its_task_in_the_published_protocol(rec
     assert load_recipe(f"{recipe}+masked").config.env.mask_actions
 
 
+MAMUJOCO = [name for name in RECIPES if name.startswith("mamujoco/")]
+
+
+def test_what_is_packaged_of_multi_agent_mujoco() -> None:
+    assert {load_recipe(name).config.env.task for name in MAMUJOCO} == {
+        "Ant-2x4",
+        "Ant-2x4d",
+        "Ant-4x2",
+        "HalfCheetah-2x3",
+        "HalfCheetah-6x1",
+        "Hopper-3x1",
+        "Humanoid-9|8",
+        "HumanoidStandup-9|8",
+        "ManySegmentAnt-2x3",
+        "ManySegmentSwimmer-10x2",
+        "Pusher-3p",
+        "Reacher-2x1",
+        "Swimmer-2x1",
+        "Walker2d-2x3",
+    }
+
+
+@pytest.mark.parametrize("recipe", MAMUJOCO)
+def test_a_mamujoco_recipe_is_named_after_its_task_and_goes_on_at_the_limit(recipe: str) -> None:
+    config = load_recipe(recipe).config
+    assert f"mamujoco/{config.env.task.lower().replace('|', '-')}" == recipe
+    assert config.env.bootstrap_at_time_limit
+    assert config.env.backend == "original"
+    assert config.evaluation.episodes == 10
+
+
 def test_the_tiny_overlay_is_tiny() -> None:
     config = load_recipe("lbf/8x8-2p-2f-coop+tiny").config
     assert config.train.env_steps <= 2000

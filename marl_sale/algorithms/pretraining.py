@@ -73,7 +73,7 @@ class Pretraining(Algorithm):
 
     def unroll(self, batch: Batch) -> Float[Tensor, "rows agents hidden"]:
         """Recurrent states along the batch."""
-        return self.agent.core.unroll(batch.obs, batch.prev_actions, batch.batch_sizes)
+        return batch.unroll(self.agent.core.unroll)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         if self.part == "core" and self.core_decoder is not None:

@@ -55,10 +55,9 @@ class Qmix(Algorithm):
         self, batch: Batch
     ) -> tuple[Float[Tensor, "rows agents hidden"], Float[Tensor, "rows agents hidden"]]:
         """Recurrent states of the online network, and of the target network without gradient."""
-        history = (batch.obs, batch.prev_actions, batch.batch_sizes)
-        h = self.agent.core.unroll(*history)
+        h = batch.unroll(self.agent.core.unroll)
         with torch.no_grad():
-            target_h = self.target_agent.core.unroll(*history)
+            target_h = batch.unroll(self.target_agent.core.unroll)
         return h, target_h
 
     def td(

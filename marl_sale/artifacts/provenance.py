@@ -9,7 +9,7 @@ from pathlib import Path
 import marl_sale
 from marl_sale.artifacts.manifest import Git, plain
 
-PACKAGES = ("torch", "numpy", "safetensors", "lbforaging", "gymnasium")
+PACKAGES = ("torch", "numpy", "safetensors", "lbforaging", "gymnasium", "gymnasium-robotics", "mujoco")
 """Distributions whose version can change a result."""
 
 

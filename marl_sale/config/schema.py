@@ -91,6 +91,8 @@ class Exploration(Section):
 class Replay(Section):
     capacity_episodes: Positive
     batch_episodes: Positive
+    chunk_length: Count
+    burn_in: Count
     observations: Literal["float32", "float16"]
 
 

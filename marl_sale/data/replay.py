@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from marl_sale.data.batch import Batch, join
+from marl_sale.data.batch import Batch, after_burn_in, join
 from marl_sale.data.episodes import Episodes
 from marl_sale.spec import EnvSpec
 
@@ -95,6 +95,38 @@ class Replay:
         length = self._places["length"][index]
         ends = self._places["terminated"][index] | (not self.bootstrap_at_time_limit)
         return join(self._rows, self._row_of[index], length, ends, self.spec.n_actions)
+
+    def sample_chunks(self, size: int, chunk_length: int, burn_in: int, generator: torch.Generator) -> Batch:
+        """`size` chunks of up to `chunk_length` steps; every stored step is as likely as any other.
+
+        A window of that length is drawn uniformly from all that overlap an episode, and the chunk is the
+        overlap: it is shorter where the window reaches beyond the first or last step.
+        """
+        length = self._places["length"][: len(self)]
+        windows = length + chunk_length - 1
+        beyond = windows.cumsum(0)
+        drawn = torch.randint(int(beyond[-1]), (size,), generator=generator)
+        place = torch.searchsorted(beyond, drawn, right=True)
+        first = drawn - (beyond - windows)[place] - (chunk_length - 1)
+        stop = (first + chunk_length).minimum(length[place])
+        return self.pack_chunks(place, first.clamp(min=0), stop, burn_in)
+
+    def pack_chunks(self, place: Tensor, start: Tensor, stop: Tensor, burn_in: int) -> Batch:
+        """Steps `start` … `stop − 1` of the episodes at these places, packed; before each, up to `burn_in`
+        steps that are its history only.
+        """
+        begin = (start - burn_in).clamp(min=0)
+        order = (stop - begin).argsort(descending=True, stable=True)
+        place, start, stop, begin = (x[order] for x in (place, start, stop, begin))
+        times = begin.unsqueeze(1) + torch.arange(int(stop[0] - begin[0]) + 1)
+        row_of = self._row_of[place].gather(1, times.clamp(max=self.spec.episode_limit))
+        ended = stop == self._places["length"][place]
+        ends = ended & (self._places["terminated"][place] | (not self.bootstrap_at_time_limit))
+        window = join(self._rows, row_of, stop - begin, ends, self.spec.n_actions)
+        inside = (begin > 0).nonzero().squeeze(1)
+        before = self._row_of[place[inside], begin[inside] - 1]
+        window.prev_actions[inside] = self._rows["actions"][before].long()
+        return after_burn_in(window, start - begin)
 
     def newest(self, count: int) -> Episodes:
         """The last `count` episodes added, oldest first (copied)."""

@@ -94,6 +94,7 @@ def train(
     rounds = math.ceil(steps / (config.train.num_envs * spec.episode_limit))
     earning = max(0, rounds * config.train.num_envs - size + 1)
     updates = int(config.train.updates_per_episode * earning)
+    rows = 2 if config.replay.chunk_length else spec.episode_limit + 1  # the shortest chunk has one step
     length = algorithm.imagination_length if isinstance(algorithm, Mmsa) else 0
     return _plan(
         out,
@@ -107,7 +108,7 @@ def train(
         env_steps=steps,
         episodes_at_least=rounds * config.train.num_envs,
         updates_at_least=updates,
-        imagined_steps_at_least=updates * size * (spec.episode_limit + 1) * length,
+        imagined_steps_at_least=updates * size * rows * length,
         evaluations=1 + math.ceil(steps / config.evaluation.period),
         evaluation_episodes=config.evaluation.episodes,
         expected_seconds=finished_seconds(recipe, "train", "agent"),

@@ -90,10 +90,14 @@ def collect(
 def learn(config: Config, progress: Progress, device: torch.device) -> None:
     """The updates that the episodes collected so far have earned; their number does not depend on E."""
     counters, replay = progress.counters, progress.replay
-    size = config.replay.batch_episodes
+    size, chunk_length = config.replay.batch_episodes, config.replay.chunk_length
     earned = int(config.train.updates_per_episode * (counters.episodes - size + 1))
     while counters.updates < earned:
-        batch = replay.sample(size, progress.sampling).to(device)
+        if chunk_length:
+            batch = replay.sample_chunks(size, chunk_length, config.replay.burn_in, progress.sampling)
+        else:
+            batch = replay.sample(size, progress.sampling)
+        batch = batch.to(device)
         batch = batch.with_reward(batch.reward * config.train.reward_scale)
         noise = noise_state(progress.algorithm)
         counters.updates += 1

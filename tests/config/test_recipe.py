@@ -322,7 +322,8 @@ def test_a_complete_configuration_gives_every_key() -> None:
     with pytest.raises(ConfigError) as caught:
         recipe_from_text(text, where="config.yaml", name="x")
     section, missing = caught.value.problems
-    assert "replay: expected a section (capacity_episodes, batch_episodes, observations), found 3" in section
+    listed = "capacity_episodes, batch_episodes, chunk_length, burn_in, observations"
+    assert f"replay: expected a section ({listed}), found 3" in section
     assert missing.startswith("config.yaml:1: missing keys: discount, world_model.latent_size (")
 
 

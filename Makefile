@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/installed
 export OMP_NUM_THREADS ?= 1
 
 # Installed beside the tools of development; `make install EXTRAS=tensorboard` leaves the environments out.
-EXTRAS ?= tensorboard,vmas
+EXTRAS ?= tensorboard,vmas,mamujoco
 
 DEMO ?= lbf/5x5-2p-1f-coop+masked+demo
 DEMO_EPISODES ?= 512
@@ -58,7 +58,7 @@ SMACV2 := smacv2 @ git+https://github.com/oxwhirl/smacv2@577ab5a2cff2391f8df582d
 
 install-sc2: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check \
-	  -c constraints.txt -e '.[dev,tensorboard,sc2]'
+	  -c constraints.txt -e '.[dev,$(EXTRAS),sc2]'
 	$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check --no-deps "$(SMAC)" "$(SMACV2)"
 
 test: lint

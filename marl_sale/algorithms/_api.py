@@ -115,7 +115,7 @@ class Algorithm(nn.Module, ABC):
         """Names the first tensor that is not finite, in the order of the computation."""
         gradients = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
         computed = [
-            *((f"batch.{name}", value) for name, value in vars(batch).items()),
+            *((f"batch.{name}", value) for name, value in batch.tensors().items()),
             *self.named_parameters(),
             *((f"loss_{name}", value) for name, value in losses.items()),
             *((f"gradient of {name}", value) for name, value in gradients.items()),

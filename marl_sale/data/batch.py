@@ -72,6 +72,20 @@ class Batch:
         h = unroll(self.history.obs, self.history.prev_actions, self.history.batch_sizes)
         return h.index_select(0, self.history.chunk_rows)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the batch; those of its history as `history.<name>`."""
+        inside = {} if self.history is None else vars(self.history)
+        whole = {**vars(self), **{f"history.{name}": value for name, value in inside.items()}}
+        return {name: value for name, value in whole.items() if isinstance(value, Tensor)}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> "Batch":
+        """The batch that has these `tensors()`."""
+        inside = {name: value for name, value in tensors.items() if name.startswith("history.")}
+        history = {name.removeprefix("history."): value for name, value in inside.items()}
+        own = {name: value for name, value in tensors.items() if name not in inside}
+        return cls(**own, history=History(**history) if history else None)
+
     def with_reward(self, reward: Float[Tensor, " steps"]) -> "Batch":
         return replace(self, reward=reward)
 

@@ -57,7 +57,7 @@ def noise_state(algorithm: Qmix) -> Tensor | None:
 def keep(written: Run, algorithm: Qmix, error: TooManySkippedError) -> None:
     """Write the bundle: weights, batch, and the noise of the update, floats as their bits (NaN included)."""
     tensors = {f"learner.{name}": value for name, value in algorithm.state_dict().items()}
-    tensors |= {f"batch.{name}": value for name, value in vars(error.batch).items()}
+    tensors |= {f"batch.{name}": value for name, value in error.batch.tensors().items()}
     if error.noise is not None:
         tensors["noise"] = error.noise
     bits = {name: value.cpu().view(_AS_BITS.get(value.dtype, value.dtype)) for name, value in tensors.items()}
@@ -82,13 +82,13 @@ def repeat(path: Path) -> NotFiniteError:
     algorithm.load_state_dict(part("learner", algorithm.state_dict()))
     if isinstance(algorithm, Mmsa):
         algorithm.noise_generator.set_state(stored["noise"])
-    floats = ("obs", "state", "reward")
     batch = {
-        name: stored[f"batch.{name}"].view(torch.float32) if name in floats else stored[f"batch.{name}"]
-        for name in Batch.__dataclass_fields__
+        name.removeprefix("batch."): value.view(torch.float32) if value.dtype == torch.int32 else value
+        for name, value in stored.items()
+        if name.startswith("batch.")
     }
     try:
-        algorithm.update(Batch(**batch))
+        algorithm.update(Batch.of(batch))
     except NotFiniteError as error:
         return error
     raise ArtifactError(f"{path}: the update that ended the run works here", "another machine, or version")

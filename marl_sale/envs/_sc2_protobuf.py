@@ -10,12 +10,12 @@ import ast
 import importlib
 import re
 import sys
-from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import spec_from_loader
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 _PACKAGE = "s2clientprotocol"
 _IMPORTED = re.compile(rf"^from {_PACKAGE} import (\w+) as", re.MULTILINE)
@@ -29,9 +29,7 @@ def install() -> None:
 
 
 class _Finder(MetaPathFinder):
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         if not (name.startswith(f"{_PACKAGE}.") and name.endswith("_pb2")):
             return None
         found = PathFinder.find_spec(name, path)

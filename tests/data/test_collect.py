@@ -141,9 +141,9 @@ def test_a_round_in_which_an_environment_crashed_is_played_again(caplog: pytest.
     assert clock.replayed == 2
     assert tape[-len(undisturbed) :] == undisturbed
     assert [entry for entry in tape if entry[0] == "reset"] == [("reset", [7, 8])] * 3
-    assert torch.equal(episodes.reward, expected.reward)
-    assert torch.equal(episodes.actions, expected.actions)
-    assert episodes.length.tolist() == [2, 3]
+    assert episodes.length.tolist() == expected.length.tolist() == [2, 3]
+    assert torch.equal(episodes.reward[:, :3], expected.reward[:, :3])
+    assert torch.equal(episodes.actions[:, :3], expected.actions[:, :3])
     assert caplog.messages == ["dummy/dummy: its process ended; its round of episodes is played again"] * 2
 
 

@@ -163,12 +163,24 @@ def test_rewards_are_scaled_for_learning_alone(
     assert torch.equal(progress.replay.newest(4).episode_return, stored)
 
 
+CHUNKS = ("replay.chunk_length=3", "replay.burn_in=2")
+
+
 @pytest.mark.pipeline
-@pytest.mark.parametrize(("overlays", "stops"), [((), (30,)), ((), (70, 110)), (("qmix",), (90,))], ids=str)
+@pytest.mark.parametrize(
+    ("overlays", "stops", "changes"),
+    [((), (30,), ()), ((), (70, 110), ()), (("qmix",), (90,), ()), ((), (90,), CHUNKS)],
+    ids=str,
+)
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
-    overlays: tuple[str, ...], stops: tuple[int, ...], short_recipe: Callable[..., Recipe], tmp_path: Path
+    overlays: tuple[str, ...],
+    stops: tuple[int, ...],
+    changes: tuple[str, ...],
+    short_recipe: Callable[..., Recipe],
+    tmp_path: Path,
 ) -> None:
-    recipe, whole, parts = short_recipe(*overlays), tmp_path / "whole", tmp_path / "parts"
+    recipe = short_recipe(*overlays, changes=changes)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
     run(recipe, whole)
     handler = signal.getsignal(signal.SIGTERM)
     for i, at in enumerate(stops):

@@ -52,7 +52,7 @@ class Pool:
         copies cannot be built, ModuleNotFoundError where their package is missing.
         """
         self.num_envs, self.restarts = num_envs, 0
-        shares = np.array_split(np.arange(num_envs), min(_most_workers(), num_envs))
+        shares = np.array_split(np.arange(num_envs), min(most_workers(), num_envs))
         self._workers = [_Worker(pickle.dumps(factory), indices, patience) for indices in shares]
         try:
             for worker in self._workers:
@@ -252,7 +252,7 @@ class _Worker:
         return reply
 
 
-def _most_workers() -> int:
+def most_workers() -> int:
     given = os.environ.get(WORKERS, "")
     if given:
         if not given.isdecimal() or int(given) < 1:

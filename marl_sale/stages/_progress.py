@@ -27,6 +27,8 @@ class Counters:
     updates_skipped: int = 0
     """Of these, left out because their gradient was not finite."""
     imagined_steps: int = 0
+    rounds_replayed: int = 0
+    """Rounds of episodes, of training and evaluation, played again because an environment crashed."""
     seconds: float = 0.0
     time_environment: float = 0.0
     time_acting: float = 0.0

@@ -12,7 +12,7 @@ from marl_sale.artifacts.manifest import Input
 from marl_sale.artifacts.reader import Artifact, Checkpoint
 from marl_sale.artifacts.store import Run
 from marl_sale.config.recipe import Recipe
-from marl_sale.data.collect import Exploration, Policy, play
+from marl_sale.data.collect import Clock, Exploration, Policy, play
 from marl_sale.envs._load import make_env
 from marl_sale.errors import UsageError
 from marl_sale.observer import Observer
@@ -36,13 +36,16 @@ class EpisodeRow:
 
 
 def evaluate_policy(
-    env: VectorEnv, policy: Policy | None, episodes: int, *, bank: int = 0
+    env: VectorEnv, policy: Policy | None, episodes: int, *, bank: int = 0, clock: Clock | None = None
 ) -> Iterator[EpisodeRow]:
-    """Greedy episodes 0 … `episodes − 1` of a seed bank; `policy` None plays random available actions."""
+    """Greedy episodes 0 … `episodes − 1` of a seed bank; `policy` None plays random available actions.
+
+    `clock` counts the rounds that were played again because an environment crashed.
+    """
     for first in range(0, episodes, env.num_envs):
         seeds = evaluation_seeds(first, env.num_envs, bank)
         random = Exploration.of_episodes(env.spec, 1.0, bank, first, env.num_envs, "evaluation")
-        played = play(env, policy, seeds, random if policy is None else None)
+        played = play(env, policy, seeds, random if policy is None else None, clock)
         for i in range(min(env.num_envs, episodes - first)):
             yield EpisodeRow(
                 episode=first + i,
@@ -197,13 +200,14 @@ def _evaluate(
         try:
             observer.start("eval", count, "episodes")
             stream, rows = written.rows("episodes", list(EpisodeRow.__annotations__)), []
-            for row in evaluate_policy(env, policy, count, bank=seed):
+            clock = Clock()
+            for row in evaluate_policy(env, policy, count, bank=seed, clock=clock):
                 stream.append(asdict(row))
                 rows.append(row)
                 observer.progress(len(rows), {"episode_return": row.episode_return})
         finally:
             observer.finish()
-        summary = {**summarise(rows), **who, "bank": seed}
+        summary = {**summarise(rows), "rounds_replayed": clock.replayed, **who, "bank": seed}
         written.write_json("report", summary)
         if render is not None and policy is not None:
             render_episode(env, policy, evaluation_seeds(0, env.num_envs, seed), render)

@@ -82,6 +82,7 @@ def collect(
         noise = Exploration.of_episodes(env.spec, epsilon, seed, first, count)
         episodes = play(env, progress.algorithm.agent, episode_seeds(seed, first, count), noise, clock)
         counters.time_environment, counters.time_acting = clock.environment, clock.acting
+        counters.rounds_replayed, clock.replayed = counters.rounds_replayed + clock.replayed, 0
         counters.episodes += count
         counters.env_steps += episodes.steps
         yield episodes, epsilon
@@ -184,7 +185,9 @@ class Training:
         """One row of the evaluation metrics; its return, and whether that is the best so far."""
         counters, began = self.progress.counters, perf_counter()
         episodes = self.config.evaluation.episodes
-        summary = summarise(list(evaluate_policy(env, self.progress.algorithm.agent, episodes)))
+        clock = Clock()
+        summary = summarise(list(evaluate_policy(env, self.progress.algorithm.agent, episodes, clock=clock)))
+        counters.rounds_replayed += clock.replayed
         counters.time_evaluation += perf_counter() - began
         row = {name: getattr(counters, name) for name in EVALUATION_COLUMNS[:4]}
         row |= {name: summary[name] for name in EVALUATION_COLUMNS[5:]}

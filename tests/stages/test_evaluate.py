@@ -80,7 +80,7 @@ def test_checkpoints_by_name_and_by_step(
 ) -> None:
     agent, returns = tmp_path / "agent", iter([0.0, 1.0, 0.5, 0.5, 0.5])
     with monkeypatch.context() as patched:  # the best evaluation is not the last one
-        patched.setattr(train, "evaluate_policy", lambda *_: [EpisodeRow(0, 0, next(returns), 1, True)])
+        patched.setattr(train, "evaluate_policy", lambda *_, **__: [EpisodeRow(0, 0, next(returns), 1, True)])
         train.run(short_recipe("vdn"), agent, seed=0, device="cpu", observer=Silent(), command="test")
     best, latest = steps(agent)
     assert best < latest

@@ -14,7 +14,7 @@ from marl_sale.algorithms._load import build
 from marl_sale.artifacts.reader import Artifact
 from marl_sale.config.recipe import Recipe
 from marl_sale.data.batch import Batch
-from marl_sale.data.collect import Policy
+from marl_sale.data.collect import Clock, Policy
 from marl_sale.data.episodes import Episodes
 from marl_sale.data.replay import Replay
 from marl_sale.envs._load import make_env
@@ -71,7 +71,15 @@ def test_what_is_written(agent: Path, short_recipe: Callable[..., Recipe]) -> No
     train_rows, evaluation_rows = artifact.rows("metrics/train"), artifact.rows("metrics/evaluation")
     losses = [f"loss_{name}" for name in ("td", "sale", "sale_global", "rec", "kl", "reg", "inv")]
     assert list(train_rows[0]) == [
-        *("env_steps", "episodes", "updates", "updates_skipped", "imagined_steps", "seconds"),
+        *(
+            "env_steps",
+            "episodes",
+            "updates",
+            "updates_skipped",
+            "imagined_steps",
+            "rounds_replayed",
+            "seconds",
+        ),
         *("time_environment", "time_acting", "time_learning", "time_evaluation"),
         *("epsilon", "loss", *losses, "grad_norm", "episode_return", "episode_length", "win_rate"),
     ]
@@ -246,7 +254,7 @@ def test_a_checkpoint_is_scored_by_its_own_weights_alone(
     """The best checkpoint is where the best evaluation was, not a later one that never was evaluated."""
     returns = iter([0.0, 0.1, 0.9, 0.3, 0.2, 0.2, 0.2])
 
-    def pretended(env: object, policy: Policy, episodes: int) -> list[EpisodeRow]:
+    def pretended(env: object, policy: Policy, episodes: int, clock: Clock) -> list[EpisodeRow]:
         value = next(returns)
         return [EpisodeRow(i, i, value, 1, success=True) for i in range(episodes)]
 

@@ -164,7 +164,7 @@ def _create(task: Task) -> Any:
     write into its own, where processes that do the same at once delete each other's file.
     """
     settings: dict[str, Any] = {"agent_obsk": task.agent_obsk}
-    drawn = {"render_mode": "rgb_array", **PICTURE}
+    drawn: dict[str, Any] = {"render_mode": "rgb_array", **PICTURE}
     if task.body not in SEGMENTED:
         return parallel_env(task.body, task.partition, **settings, **drawn)
     single, generate = {

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
-from marl_sale.envs._pool import Pool, _most_workers
+from marl_sale.envs._pool import Pool
 from marl_sale.envs._worker import Sizes
 from marl_sale.envs.mamujoco.copy import MujocoCopy
 from marl_sale.envs.mamujoco.task import Task
@@ -19,7 +19,7 @@ _PATIENCE = 10.0
 
 def copies(task: Task, num_envs: int) -> VectorEnv:
     """E copies over the cores there are; in this process where there is one core, or one copy."""
-    if min(num_envs, _most_workers()) == 1:
+    if min(num_envs, most_workers()) == 1:
         return InProcess(task, num_envs)
     return Pool(partial(MujocoCopy, task), num_envs, partial(describe_task, task), patience=_PATIENCE)
 

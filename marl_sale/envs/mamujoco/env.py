@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
-from marl_sale.envs._pool import Pool
+from marl_sale.envs._pool import Pool, most_workers
 from marl_sale.envs._worker import Sizes
 from marl_sale.envs.mamujoco.copy import MujocoCopy
 from marl_sale.envs.mamujoco.task import Task

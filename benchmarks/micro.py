@@ -1,8 +1,8 @@
 """How hard the micro tasks are: random play and scripted focus fire. `python -m benchmarks.micro [TASK …]`
 
 By the script every agent attacks the weakest enemy in reach (a medivac heals the weakest mate); with none in
-reach it walks to the nearest enemy in sight, and waits where there is none. Where enemies have no place to walk to, it
-walks to the nearest wherever it is.
+reach it walks to the nearest in sight, and waits where there is none. Where enemies have no place to walk to,
+it walks to the nearest, wherever that is.
 """
 
 import sys

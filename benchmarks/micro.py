@@ -1,7 +1,8 @@
 """How hard the micro tasks are: random play and scripted focus fire. `python -m benchmarks.micro [TASK …]`
 
 By the script every agent attacks the weakest enemy in reach (a medivac heals the weakest mate); with none in
-reach it walks to the nearest enemy in sight, and waits where there is none.
+reach it walks to the nearest in sight, and waits where there is none. Where enemies have no place to walk to,
+it walks to the nearest, wherever that is.
 """
 
 import sys
@@ -56,7 +57,9 @@ def focus_fire(
     dx, dy = way.gather(2, near.indices[None, :, None].expand(2, -1, -1, -1)).squeeze(2)
     north_or_south, east_or_west = torch.where(dy > 0, 2, 3), torch.where(dx > 0, 4, 5)
     walk = torch.where(dx.abs() > dy.abs(), east_or_west, north_or_south)
-    walk = torch.where(near.values < _SIGHT, walk, _STOP).T
+    if combat.scenario.goal is not None:  # they come by themselves
+        walk = torch.where(near.values < _SIGHT, walk, _STOP)
+    walk = walk.T
     action = torch.where(target.values < torch.inf, target.indices + FIRST_TARGET, walk)
     allowed = avail.gather(-1, action[..., None]).squeeze(-1)
     return torch.where(allowed, action, avail[..., _STOP].long())

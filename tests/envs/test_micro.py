@@ -123,11 +123,12 @@ def test_smacv2_does_not_reward_recovered_shields() -> None:
 
 def test_those_who_hit_the_ground_only_leave_flyers_alone() -> None:
     env = battle("MMM")
-    put(env, a9=(14, 16), e7=(13, 16))  # our medivac beside their marauder
+    put(env, a0=(1, 9), a9=(14, 16), e7=(13, 16))  # our medivac beside their marauder
     for _ in range(6):
         act(env)
     assert float(env.combat.health[9, 0]) == 150
-    put(env, a0=(13, 16), e9=(14, 16))  # our marauder told to shoot their medivac
+    env = battle("MMM")
+    put(env, a0=(13, 16), e0=(31, 9), e9=(14, 16))  # our marauder told to shoot their medivac
     for _ in range(3):
         act(env, FIRST + 9)
     assert float(env.combat.health[19, 0]) == 150
@@ -221,8 +222,8 @@ def test_enemies_find_the_way_through_the_corridor() -> None:
 
 
 def test_a_win_without_shields_returns_twenty() -> None:
-    env = battle("8m", 16)
-    shown, total = env.reset(np.arange(16)), torch.zeros(16)
+    env = battle("3m", 64)
+    shown, total = env.reset(np.arange(64)), torch.zeros(64)
     generator = torch.Generator().manual_seed(0)
     for _ in range(env.spec.episode_limit):
         done = env.step(focus_fire(env, shown, generator))

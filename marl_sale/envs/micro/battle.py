@@ -122,4 +122,4 @@ class Battle:
 def _noise(seeds: Int64[np.ndarray, " episodes"], units: int) -> Float32[Tensor, "steps units episodes"]:
     """Numbers in [0, 1), other ones than those that the start is drawn from."""
     draws = uniform_draws(~seeds, NOISE_PERIOD * units).float()
-    return draws.T.unflatten(0, (NOISE_PERIOD, units))
+    return draws.t().reshape(NOISE_PERIOD, units, len(seeds))

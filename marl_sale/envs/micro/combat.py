@@ -89,7 +89,7 @@ class Combat:
         self._goals = self._rows[:2, self.count :]
         self.units = self._rows[:, : self.count]
         self.place = self.units[:2]
-        self.health, self.shield, self.cooldown, self.energy, self._calm = self.units[HEALTH:]
+        self.health, self.shield, self.cooldown, self.energy, self._calm = self.units[HEALTH:].unbind()
         shape = (self.count, num_envs)
         self.kind = torch.zeros(shape, dtype=torch.int64)
         self._kind_of_row = torch.full((2 * self.count, num_envs), NOTHING)
@@ -321,7 +321,7 @@ class Combat:
 
 def squared(way: Float32[Tensor, "2 *shape"]) -> Float32[Tensor, "*shape"]:
     """Squared length; not as a sum over an axis, whose last bits depend on the number of battles."""
-    x, y = way
+    x, y = way.unbind()
     return (x * x).add_(y * y)
 
 

@@ -89,7 +89,7 @@ def _formation(groups: tuple[Group, ...], terrain: Terrain) -> list[tuple[str, f
             for k in count()
         )
         free = (here for here in places if all(cells[tuple((here + side).astype(int))] for side in _SIDES))
-        units += [(kind, *map(float, place)) for kind, place in zip(kinds, free, strict=False)]
+        units += [(kind, float(x), float(y)) for kind, (x, y) in zip(kinds, free, strict=False)]
     return units
 
 

@@ -53,6 +53,14 @@ def sizes(scenario: Scenario) -> Sizes:
     )
 
 
+class _Features(NamedTuple):
+    """Of the units of one side; shields and codes have size 0 where they are not shown."""
+
+    health: Float32[Tensor, "side 1 envs"]
+    shield: Float32[Tensor, "side shields envs"]
+    code: Float32[Tensor, "side bits envs"]
+
+
 class View(NamedTuple):
     """What is shown, and who sighted each enemy first (SMACv2)."""
 
@@ -93,88 +101,102 @@ class Watcher:
         `last_actions` are −1 before the first; `sighted_by` is NOBODY where no living agent holds the enemy;
         agents look in the order of `turns`.
         """
-        combat, agents, sizes = self._combat, self._agents, self._sizes
-        alive, kind = combat.alive, combat.kind
-        living = alive[:agents]
-        sight, reach = self._ranges(kind[:agents])
-
+        combat, agents = self._combat, self._agents
+        living = combat.alive[:agents]
+        sight, reach = self._ranges(combat.kind[:agents])
         way = combat.place[:, None] - combat.place[:, :agents, None]  # [2, agents, units, E]
         far = squared(way).sqrt_()
-        both = living[:, None] & alive
-        targets = ((far <= reach) & both)[:, agents:]
-        if self._heals:
-            mates = (far <= reach)[:, :agents] & both[:, :agents] & (kind[:agents] != MEDIVAC)
-            mates = pad(mates, (0, 0, 0, self._enemies - agents))
-            targets = torch.where((kind[:agents] == MEDIVAC)[:, None], mates, targets)
-        sees = far < sight
+        both, sees = living[:, None] & combat.alive, far < sight
         shown = sees & both
         if self._rules.package == "smacv2":
             known, sighted_by = self._sighted((sees & living[:, None])[:, agents:], sighted_by, turns)
             shown[:, agents:] &= known
 
-        envs = alive.shape[1]
-        avail = torch.empty(agents, sizes.actions, envs, dtype=torch.bool)
-        torch.logical_not(living, out=avail[:, 0])
-        avail[:, 1] = living
-        cell = cell_of(combat.place[:, :agents])
-        avail[:, 2:FIRST_TARGET] = (self._moves[:, cell] & living).transpose(0, 1)
-        avail[:, FIRST_TARGET:] = targets
+        avail = self._avail_actions((far <= reach) & both)
+        seen = torch.stack([far, *way], 2).div_(sight[:, :, None])
+        units = self._features()
+        shown_to = self._obs(avail, seen, shown, units), self._state(last_actions, units), avail
+        return View(Observation(*(_envs_first(part) for part in shown_to)), sighted_by)
 
-        health = (combat.health / combat.full_health)[:, None]
-        shield = (combat.shield / combat.full_shield.clamp(min=1))[:, None]
-        our_code, their_code = (
-            code[some].transpose(1, 2)
-            for code, some in zip(self._codes, (kind[:agents], kind[agents:]), strict=True)
+    def _ranges(
+        self, kind: Int64[Tensor, "agents envs"]
+    ) -> tuple[Float32[Tensor, "#agents 1 #envs"], Float32[Tensor, "#agents 1 #envs"]]:
+        """How far each agent sees, and up to where it may choose targets."""
+        if self._rules.package == "smac":
+            return torch.full((1, 1, 1), _SIGHT), torch.full((1, 1, 1), _RANGE)
+        return self._sight_of[kind][:, None], self._range_of[kind][:, None]
+
+    def _avail_actions(
+        self, within_range: Bool[Tensor, "agents units envs"]
+    ) -> Bool[Tensor, "agents actions envs"]:
+        combat, agents = self._combat, self._agents
+        living, targets = combat.alive[:agents], within_range[:, agents:]
+        if self._heals:
+            medivac = combat.kind[:agents] == MEDIVAC
+            mates = pad(within_range[:, :agents] & ~medivac, (0, 0, 0, self._enemies - agents))
+            targets = torch.where(medivac[:, None], mates, targets)
+        moves = self._moves[:, cell_of(combat.place[:, :agents])].transpose(0, 1) & living[:, None]
+        return torch.cat([~living[:, None], living[:, None], moves, targets], 1)
+
+    def _features(self) -> tuple[_Features, _Features]:
+        """Of agents and of enemies."""
+        combat, sides = self._combat, self._agents
+        health = (combat.health / combat.full_health)[:, None].tensor_split([sides])
+        shield = (combat.shield / combat.full_shield.clamp(min=1))[:, None].tensor_split([sides])
+        kind = combat.kind.tensor_split([sides])
+        ours, theirs = (
+            _Features(health[side], shield[side][:, : int(shielded)], codes[kind[side]].transpose(1, 2))
+            for side, (shielded, codes) in enumerate(zip(self._rules.shielded, self._codes, strict=True))
         )
-        ours = [health[:agents], shield[:agents], our_code]
-        theirs = [health[agents:], shield[agents:], their_code]
-        if not self._rules.shielded[0]:
-            ours[1] = ours[1][:, :0]
-        if not self._rules.shielded[1]:
-            theirs[1] = theirs[1][:, :0]
-        place = (combat.place / SIZE).transpose(0, 1)  # [units, 2, E]
+        return ours, theirs
 
-        seen = torch.stack([far, way[0], way[1]], 2).div_(sight[:, None] if sight.dim() == 3 else sight)
-        obs = torch.zeros(agents, sizes.obs, envs)
+    def _obs(
+        self,
+        avail: Bool[Tensor, "agents actions envs"],
+        seen: Float32[Tensor, "agents units 3 envs"],
+        shown: Bool[Tensor, "agents units envs"],
+        units: tuple[_Features, _Features],
+    ) -> Float32[Tensor, "agents obs envs"]:
+        """Moves, enemies, other agents, the agent itself; `seen` is distance, dx, dy in shares of sight."""
+        agents, sizes = self._agents, self._sizes
+        ours, theirs = units
+        obs = torch.ones(agents, sizes.obs, avail.shape[-1])
         moves, enemies, allies, own = obs.split(
             [4, self._enemies * sizes.enemy, (agents - 1) * sizes.ally, sizes.own], 1
         )
         moves.copy_(avail[:, 2:FIRST_TARGET])
         enemies = enemies.unflatten(1, (self._enemies, sizes.enemy))
-        enemies[:, :, 0], enemies[:, :, 1:4] = targets, seen[:, agents:]
+        enemies[:, :, 0], enemies[:, :, 1:4] = avail[:, FIRST_TARGET:], seen[:, agents:]
         enemies[:, :, 4:] = torch.cat(theirs, 1)
         enemies.mul_(shown[:, agents:, None])
-        if agents > 1:
-            allies = allies.unflatten(1, (agents - 1, sizes.ally))
-            allies[:, :, 0], mates = 1.0, (agents, agents - 1)
-            allies[:, :, 1:4] = seen.flatten(0, 1)[self._pair].unflatten(0, mates)
-            allies[:, :, 4:] = torch.cat(ours, 1)[self._other].unflatten(0, mates)
-            allies.mul_(shown.flatten(0, 1)[self._pair].unflatten(0, mates)[:, :, None])
-        own_place = [place[:agents]] if self._rules.package == "smacv2" else []
-        torch.mul(torch.cat([*ours[:2], *own_place, ours[2]], 1), living[:, None], out=own)
+        allies = allies.unflatten(1, (agents - 1, sizes.ally))
+        mates = (agents, agents - 1)
+        allies[:, :, 1:4] = seen.flatten(0, 1)[self._pair].unflatten(0, mates)
+        allies[:, :, 4:] = torch.cat(ours, 1)[self._other].unflatten(0, mates)
+        allies.mul_(shown.flatten(0, 1)[self._pair].unflatten(0, mates)[:, :, None])
+        place = (self._combat.place[:, :agents] / SIZE).transpose(0, 1)
+        own_place = [place] if self._rules.package == "smacv2" else []
+        itself = torch.cat([ours.health, ours.shield, *own_place, ours.code], 1)
+        torch.mul(itself, self._combat.alive[:agents, None], out=own)
+        return obs
 
-        wait = combat.cooldown[:agents]
+    def _state(
+        self, last_actions: Int64[Tensor, "agents envs"], units: tuple[_Features, _Features]
+    ) -> Float32[Tensor, "state envs"]:
+        """Agents, enemies, last actions."""
+        combat, agents = self._combat, self._agents
+        ours, theirs = units
+        kind, wait = combat.kind[:agents], combat.cooldown[:agents]
         if self._heals:
-            wait = torch.where(kind[:agents] == MEDIVAC, combat.energy[:agents], wait)
-        wait = (wait / self._scale_of[kind[:agents]])[:, None]
-        centred = place - 0.5
-        our_state = torch.cat([ours[0], wait, centred[:agents], *ours[1:]], 1).mul_(living[:, None])
-        their_state = torch.cat([theirs[0], centred[agents:], *theirs[1:]], 1).mul_(alive[agents:, None])
-        done = last_actions[:, None] == torch.arange(sizes.actions)[:, None]
-        state = torch.cat([our_state.flatten(0, 1), their_state.flatten(0, 1), done.flatten(0, 1).float()])
-
-        observation = Observation(
-            obs.permute(2, 0, 1).contiguous(), state.T.contiguous(), avail.permute(2, 0, 1).contiguous()
-        )
-        return View(observation, sighted_by)
-
-    def _ranges(
-        self, kind: Int64[Tensor, "agents envs"]
-    ) -> tuple[Float32[Tensor, "..."], Float32[Tensor, "..."]]:
-        """How far each agent sees, and up to where it may choose targets."""
-        if self._rules.package == "smac":
-            return torch.tensor(_SIGHT), torch.tensor(_RANGE)
-        return self._sight_of[kind][:, None], self._range_of[kind][:, None]
+            wait = torch.where(kind == MEDIVAC, combat.energy[:agents], wait)
+        wait = (wait / self._scale_of[kind])[:, None]
+        place = (combat.place / SIZE - 0.5).transpose(0, 1)
+        alive = combat.alive[:, None]
+        agent_rows = torch.cat([ours.health, wait, place[:agents], ours.shield, ours.code], 1)
+        enemy_rows = torch.cat([theirs.health, place[agents:], theirs.shield, theirs.code], 1)
+        done = last_actions[:, None] == torch.arange(self._sizes.actions)[:, None]
+        rows = [agent_rows.mul_(alive[:agents]), enemy_rows.mul_(alive[agents:]), done.float()]
+        return torch.cat([row.flatten(0, 1) for row in rows])
 
     def _sighted(
         self,
@@ -193,6 +215,10 @@ class Watcher:
         wiped = unknown.flip(1).cummax(1).values.flip(1)
         holder = torch.where(first < torch.inf, holder, NOBODY)
         return ~wiped, torch.where(held, sighted_by, holder)
+
+
+def _envs_first(part: Tensor) -> Tensor:
+    return part.movedim(-1, 0).contiguous()
 
 
 def _codes(kinds: tuple[str, ...]) -> Float32[Tensor, "all_kinds bits"]:

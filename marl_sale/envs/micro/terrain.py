@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 SIZE = 32
@@ -70,6 +70,9 @@ def _ways(terrain: Terrain) -> Int64[Tensor, " pairs"] | None:
     return torch.from_numpy(table.ravel())
 
 
-def _open_at(cells: Bool[np.ndarray, "x y"], place: np.ndarray) -> np.ndarray:
-    x, y = place.astype(int).transpose(-1, *range(place.ndim - 1))
-    return cells[x, y]
+def _open_at(
+    cells: Bool[np.ndarray, "x y"], place: Float[np.ndarray, "*places 2"]
+) -> Bool[np.ndarray, "*places"]:
+    x, y = np.moveaxis(place.astype(int), -1, 0)
+    found: np.ndarray = cells[x, y]
+    return found

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_contract import TASKS
 
 from marl_sale.config import schema
 from marl_sale.envs._load import make_env
@@ -99,6 +100,10 @@ def test_every_scenario_of_the_package_is_played_or_refused(scenario: str) -> No
         env = build(scenario, 2)
         env.reset(np.arange(2))
         assert env.step(resting(env)).reward.shape == (2,)
+
+
+def test_every_scenario_that_is_played_keeps_the_contract() -> None:
+    assert {task.partition(",")[0] for task in TASKS["vmas"]} == set(SCENARIOS)
 
 
 def test_no_scenario_of_the_package_is_forgotten() -> None:

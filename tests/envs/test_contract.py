@@ -44,6 +44,10 @@ TASKS = {
         "give_way,limit=8",
         "reverse_transport,limit=8",
         "simple_spread,levels=5,limit=8",
+        "ball_passage,limit=8",
+        "dropout,limit=8",
+        "flocking,limit=8",
+        "multi_give_way,limit=8",
     ),
     "micro": (
         "3m",

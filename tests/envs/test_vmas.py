@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_contract import TASKS
 
 from marl_sale.config import schema
 from marl_sale.envs._load import make_env
@@ -77,7 +78,7 @@ def test_equals_the_package_with_its_own_discrete_actions(task: str, levels: int
         assert torch.equal(shown.state, torch.cat(obs, 1)[:1])
         done = env.step(actions)
         obs, rewards, terminated, _, _ = bare.step([a.expand(32, 1) for a in actions.unbind(1)])
-        assert torch.equal(done.reward, torch.stack(rewards, 1).mean(1)[:1])
+        assert torch.equal(done.reward, torch.stack(rewards, 1).mean(1).flatten()[:1])
         assert torch.equal(done.terminated, terminated[:1])
         shown = done.observation
         if done.terminated:
@@ -99,6 +100,10 @@ def test_every_scenario_of_the_package_is_played_or_refused(scenario: str) -> No
         env = build(scenario, 2)
         env.reset(np.arange(2))
         assert env.step(resting(env)).reward.shape == (2,)
+
+
+def test_every_scenario_that_is_played_keeps_the_contract() -> None:
+    assert {task.partition(",")[0] for task in TASKS["vmas"]} == set(SCENARIOS)
 
 
 def test_no_scenario_of_the_package_is_forgotten() -> None:
@@ -345,7 +350,7 @@ def test_success_is_declared_where_it_is_defined() -> None:
     assert build("discovery,targets_respawn=false").spec.has_success
     with_success = {name for name in SCENARIOS if build(name).spec.has_success}
     assert set(SCENARIOS) - with_success == {
-        "ball_trajectory", "discovery", "flocking", "sampling", "simple_spread", "wheel"
+        "discovery", "flocking", "sampling", "simple_spread", "wheel"
     }  # fmt: skip
 
 

@@ -40,8 +40,6 @@ _RULES: dict[str, Rule] = {
     "dispersion": _ended,
     "dropout": _ended,
     "give_way": lambda scenario: scenario.goal_reached,
-    "joint_passage": _ended,
-    "joint_passage_size": _ended,
     "multi_give_way": lambda scenario: scenario.all_goal_reached,
     "navigation": _ended,
     "passage": _ended,

@@ -34,7 +34,6 @@ SCENARIOS: Mapping[str, Mapping[str, Option]] = {
         "n_passages": Option(1, "passages in the wall", low=1, high=5),
         "fixed_passage": Option(False, "the passages are always in the same place"),
     },
-    "ball_trajectory": {"joints": Option(True, "the agents are tied to the ball")},
     "discovery": {
         "n_agents": _agents(5),
         "n_targets": Option(7, "targets", low=1, high=64),
@@ -68,12 +67,6 @@ SCENARIOS: Mapping[str, Mapping[str, Option]] = {
         "mirror_passage": Option(False, "a second passage, mirrored"),
         "observe_rel_pos": Option(False, "agents see where the other one is"),
     },
-    "joint_passage": {
-        "n_passages": Option(1, "passages in the wall", low=1, high=5),
-        "fixed_passage": Option(True, "the passages are always in the same place"),
-        "asym_package": Option(True, "a mass hangs off the middle of the joint"),
-    },
-    "joint_passage_size": {"fixed_passage": Option(False, "the passages are always in the same place")},
     "multi_give_way": {"shared_rew": Option(True, "agents share the reward of progress")},
     "navigation": {
         "n_agents": _agents(4),
@@ -128,9 +121,12 @@ _LEAKS = "resetting one of its worlds leaves traces of other episodes, on which 
 _RIVALS = "its agents play against each other: there is no team reward"
 _TALKS = "its agents have actions of speech, of other sizes than those of motion"
 REFUSED: Mapping[str, str] = {
+    "ball_trajectory": _LEAKS,
     "buzz_wire": _LEAKS,
     "football": "its scripted opponents draw random numbers for all environments of a batch at once, "
     "so that an episode would depend on its neighbours",
+    "joint_passage": _LEAKS,
+    "joint_passage_size": _LEAKS,
     "road_traffic": "it draws random numbers for all environments of a batch at once while it is played, "
     "so that an episode would depend on its neighbours",
     "simple": "it has one agent",

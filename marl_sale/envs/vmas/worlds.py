@@ -91,14 +91,15 @@ class Worlds:
             forces[: self.num_envs] = chosen * live[:, None, None]
             obs, rewards, ended, _, _ = self._package.step(list(forces.unbind(1)))
             success = torch.zeros_like(ended) if self._success is None else self._success(self._scenario)
-            reward = torch.stack(rewards, 1).mean(1)[: self.num_envs].where(live, 0)
+            per_agent = torch.stack([given.flatten() for given in rewards], 1)  # wheel's have two axes
+            reward = per_agent.mean(1)[: self.num_envs].where(live, 0)
             ended, success = ended[: self.num_envs], success[: self.num_envs]
             self._obs = self._stacked(obs).where(live[:, None, None], self._obs)
             self._time = self._time + live
             limit = self._time == self._task.limit
             flags = torch.stack([ended, limit & ~ended, success & (ended | limit)])
             self._flags = flags.where(live, self._flags)
-        return Transition(self._shown(), reward, *self._flags.clone().unbind())
+        return Transition(self._shown(), reward, *(flag.clone() for flag in self._flags))
 
     def render(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
         try:

@@ -104,7 +104,7 @@ class Buffers:
     @property
     def over(self) -> np.ndarray:
         """[copies] bool: the episode has ended."""
-        ended: np.ndarray = self.flags[:, :2].any(axis=1)
+        ended: np.ndarray = np.any(self.flags[:, :2], axis=1)
         return ended
 
 

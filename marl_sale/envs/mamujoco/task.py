@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from marl_sale.envs._options import Option, join_task, split_task
 from marl_sale.errors import ConfigError
 
-JOINTS = {
+JOINTS: dict[str, dict[str, tuple[int, ...]]] = {
     "Ant": {"2x4": (4, 4), "2x4d": (4, 4), "4x2": (2, 2, 2, 2)},
     "HalfCheetah": {"2x3": (3, 3), "6x1": (1, 1, 1, 1, 1, 1)},
     "Hopper": {"3x1": (1, 1, 1)},

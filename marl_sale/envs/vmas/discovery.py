@@ -17,6 +17,8 @@ from marl_sale.seeding import numpy_generator
 class Discovery(discovery.Scenario):  # type: ignore[misc]  # the package has no types
     """The package's scenario; only where covered targets come back is drawn for each world alone."""
 
+    targets_respawn: bool
+
     def __init__(self, num_envs: int) -> None:
         super().__init__()
         self._draws: list[np.random.Generator | None] = [None] * num_envs
@@ -27,7 +29,8 @@ class Discovery(discovery.Scenario):  # type: ignore[misc]  # the package has no
 
     def reward(self, agent: Any) -> Tensor:
         if not self.targets_respawn or agent is not self.world.agents[-1]:
-            return super().reward(agent)
+            reward: Tensor = super().reward(agent)
+            return reward
         # The package's other rule moves covered targets away and counts them; it draws nothing that matters.
         self.targets_respawn = False
         reward = super().reward(agent)

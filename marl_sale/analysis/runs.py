@@ -169,12 +169,11 @@ def group(runs: Sequence[TrainingRun]) -> list[Group]:
 def label(run: TrainingRun) -> str:
     """What a legend calls a run: its algorithm, and how its recipe departs from it.
 
-    Left out: the task and its masking, which the title of a panel says.
+    Left out: the task and its masking, which the title of a panel says, and the length, which the axis shows.
     """
     overlays = [part for part in run.recipe.split("+")[1:] if part not in (run.algorithm, "masked")]
-    changes = [
-        change for change in run.overrides if not change.startswith(("env.task=", "env.mask_actions="))
-    ]
+    shown = ("env.task=", "env.mask_actions=", "train.env_steps=")
+    changes = [change for change in run.overrides if not change.startswith(shown)]
     text = " ".join([run.algorithm, *overlays, *changes, *(f"from {role}" for role in run.input_roles)])
     return text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…"
 

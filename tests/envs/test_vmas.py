@@ -334,14 +334,14 @@ def test_team_reward_is_the_mean_over_agents() -> None:
     env = build("navigation,shared_rew=false,n_agents=2")
     env.reset(np.array([1]))
     first = env._scenario.world.agents[0]
-    before = float((first.state.pos - first.goal.state.pos).norm())
+    before = float((first.state.pos - first.goal.state.pos)[0].norm())
     toward = (first.goal.state.pos - first.state.pos).sign()[0]
     forces = env._forces[0]
     action = int((forces == toward).all(1).nonzero())
     done = env.step(torch.tensor([[action, 0]]))
-    gained = before - float((first.state.pos - first.goal.state.pos).norm())
+    gained = before - float((first.state.pos - first.goal.state.pos)[0].norm())
     assert gained > 0
-    assert float(done.reward) == pytest.approx(gained / 2, rel=1e-5)
+    assert float(done.reward) == pytest.approx(gained / 2, rel=1e-3)
     assert "mean over agents" in env.spec.notes
 
 

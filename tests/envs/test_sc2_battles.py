@@ -271,8 +271,15 @@ def test_a_game_that_is_not_there_is_named_with_the_line_that_helps(
         require_game("3m")
 
 
+def forget(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if nothing of the package had been imported."""
+    for module in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, module)
+
+
 @pytest.mark.parametrize("name", ["smac", "smacv2"])
 def test_a_package_that_is_not_there(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget(name, monkeypatch)
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(EnvironmentFault) as raised:
         require_package(name)
@@ -289,9 +296,9 @@ def test_another_project_of_the_same_name(tmp_path: Path, monkeypatch: pytest.Mo
         "Metadata-Version: 2.1\nName: smac\nVersion: 2.4.1\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "smac", raising=False)
+    forget("smac", monkeypatch)
     with pytest.raises(
         EnvironmentFault, match=r"'smac' 2\.4\.1 is another project(.|\n)*pip uninstall smac, then"
     ):
         require_package("smac")
-    del sys.modules["smac"]
+    forget("smac", monkeypatch)

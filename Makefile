@@ -62,7 +62,7 @@ install-sc2: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check --no-deps "$(SMAC)" "$(SMACV2)"
 
 test: lint
-	$(BIN)/python -m pytest -m "not learning and not gpu" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not learning and not gpu" $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -301,4 +301,4 @@ def test_another_project_of_the_same_name(tmp_path: Path, monkeypatch: pytest.Mo
         EnvironmentFault, match=r"'smac' 2\.4\.1 is another project(.|\n)*pip uninstall smac, then"
     ):
         require_package("smac")
-    forget("smac", monkeypatch)
+    del sys.modules["smac"]

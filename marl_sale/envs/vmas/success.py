@@ -21,16 +21,20 @@ def success_of(task: Task) -> Rule | None:
 
 def _ended(scenario: Any) -> Tensor:
     """Where the package ends an episode for no other reason."""
-    return scenario.done()
+    done: Tensor = scenario.done()
+    return done
 
 
 def _balanced(scenario: Any) -> Tensor:
     delivered = scenario.world.is_overlapping(scenario.package, scenario.package.goal)
-    return delivered & ~scenario.on_the_ground
+    standing: Tensor = delivered & ~scenario.on_the_ground
+    return standing
 
 
 def _ball_at_goal(scenario: Any) -> Tensor:
-    return (scenario.ball.state.pos - scenario.goal.state.pos).norm(dim=1) <= 0.01
+    away = scenario.ball.state.pos - scenario.goal.state.pos
+    there: Tensor = away.norm(dim=1) <= 0.01
+    return there
 
 
 _RULES: dict[str, Rule] = {

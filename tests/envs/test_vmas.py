@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from marl_sale_cli.app import app
 from test_contract import TASKS
+from typer.testing import CliRunner
 
 from marl_sale.config import schema
 from marl_sale.envs._load import make_env
@@ -436,3 +438,17 @@ def test_the_package_is_imported_quietly_and_only_when_played(tmp_path: Path) ->
         text=True,
     )
     assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
+@pytest.mark.pipeline
+def test_the_whole_pipeline_runs(tmp_path: Path) -> None:
+    def run(*arguments: str) -> None:
+        done = CliRunner().invoke(app, [*arguments, "--quiet"])
+        assert done.exit_code == 0, done.stderr
+
+    world_model, agent = str(tmp_path / "world-model"), str(tmp_path / "agent")
+    short = ["--set", "train.env_steps=400", "--set", "evaluation.period=400"]
+    run("pretrain-wm", "vmas/balance+tiny", "--out", world_model, *short)
+    run("train", "vmas/balance+tiny", "--world-model", world_model, "--out", agent, *short)
+    run("eval", agent, "--episodes", "4", "--out", str(tmp_path / "evaluation"))
+    run("plot", agent, "--out", str(tmp_path / "report"))

@@ -28,17 +28,21 @@ class Discovery(discovery.Scenario):  # type: ignore[misc]  # the package has no
         self._draws[index] = numpy_generator(seed, "vmas targets")
 
     def reward(self, agent: Any) -> Tensor:
-        if not self.targets_respawn or agent is not self.world.agents[-1]:
-            reward: Tensor = super().reward(agent)
-            return reward
+        comes_back = self.targets_respawn and agent is self.world.agents[-1]
+        if not comes_back:
+            return self._package_reward(agent)
         # The package's other rule moves covered targets away and counts them; it draws nothing that matters.
         self.targets_respawn = False
-        reward = super().reward(agent)
+        reward = self._package_reward(agent)
         self.targets_respawn = True
         self.all_time_covered_targets[:] = False
         for world, target in self.covered_targets.nonzero().tolist():
             self._place(world, target)
         return reward
+
+    def _package_reward(self, agent: Any) -> Tensor:
+        given: Tensor = super().reward(agent)
+        return given
 
     def _place(self, world: int, target: int) -> None:
         """By the package's rule: uniform in the arena, at a distance from agents and other targets."""

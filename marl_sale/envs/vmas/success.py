@@ -27,12 +27,13 @@ def _ended(scenario: Any) -> Tensor:
 
 def _balanced(scenario: Any) -> Tensor:
     delivered = scenario.world.is_overlapping(scenario.package, scenario.package.goal)
-    balanced: Tensor = delivered & ~scenario.on_the_ground
-    return balanced
+    standing: Tensor = delivered & ~scenario.on_the_ground
+    return standing
 
 
 def _ball_at_goal(scenario: Any) -> Tensor:
-    there: Tensor = (scenario.ball.state.pos - scenario.goal.state.pos).norm(dim=1) <= 0.01
+    away = scenario.ball.state.pos - scenario.goal.state.pos
+    there: Tensor = away.norm(dim=1) <= 0.01
     return there
 
 

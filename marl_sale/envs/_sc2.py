@@ -9,6 +9,7 @@ import os
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 
 from marl_sale.envs import _sc2_protobuf
 from marl_sale.envs._board import FOOD, Piece, agent_colour, draw_board
+from marl_sale.envs._findings import Finding, folder, package
 from marl_sale.envs._worker import Outcome, Sizes, View
 from marl_sale.errors import EnvironmentFault
 
@@ -229,19 +231,44 @@ def _generators(distributions: Iterable[Any]) -> Iterator[Any]:
         yield from _generators(value for value in inside.values() if hasattr(value, "generate"))
 
 
+_GET_GAME = "export SC2PATH=FOLDER, the folder with Versions and Maps (docs/env-smac.md: how to get it)"
+_GET_MAPS = "copy the packages' SMAC_Maps folder to $SC2PATH/Maps (docs/env-smac.md)"
+
+
+def _game_folder() -> Path:
+    return Path(os.environ.get("SC2PATH") or Path.home() / "StarCraftII")
+
+
+def findings(name: str) -> Iterator[Finding]:
+    """What a family needs, for `marl-sale doctor`; nothing of it is imported."""
+    yield package("pysc2")
+    found = package(name, _INSTALL[name])
+    files = metadata.files(name) or [] if found.ok else []
+    if found.ok and not any(file.match(f"{name}/env/starcraft2/*.py") for file in files):
+        found = replace(
+            found,
+            ok=False,
+            found=f"{found.found}, another project",
+            fix=f"pip uninstall {name}; {_INSTALL[name]}",
+        )
+    yield found
+    yield folder("StarCraft II", _game_folder() / "Versions", _GET_GAME)
+    yield folder("maps", _game_folder() / "Maps/SMAC_Maps", _GET_MAPS)
+
+
 def require_game(map_file: str) -> str:
     """The game's version. Raises EnvironmentFault where it, or the map, is not installed."""
-    folder = Path(os.environ.get("SC2PATH") or Path.home() / "StarCraftII")
-    if not (folder / "Versions").is_dir():
+    here = _game_folder()
+    if not (here / "Versions").is_dir():
         raise EnvironmentFault(
-            f"StarCraft II is not installed in {folder}",
-            "export SC2PATH=FOLDER, the folder with Versions and Maps (docs/env-smac.md: how to get it)",
+            f"StarCraft II is not installed in {here}",
+            _GET_GAME,
         )
-    file = folder / "Maps/SMAC_Maps" / f"{map_file}.SC2Map"
+    file = here / "Maps/SMAC_Maps" / f"{map_file}.SC2Map"
     if not file.is_file():
         raise EnvironmentFault(
             f"the map {map_file} of SMAC is not installed: there is no {file}",
-            "copy the packages' SMAC_Maps folder to $SC2PATH/Maps (docs/env-smac.md)",
+            _GET_MAPS,
         )
     from pysc2.run_configs import get, lib
 

@@ -1,11 +1,13 @@
 """SMAC: battles of StarCraft II, with the published package `smac` in worker processes."""
 
 import difflib
+from collections.abc import Iterator
 from functools import partial
 
 from marl_sale.config import schema
+from marl_sale.envs._findings import Finding
 from marl_sale.envs._options import join_task, split_task
-from marl_sale.envs._sc2 import smac_battles
+from marl_sale.envs._sc2 import findings, smac_battles
 from marl_sale.envs._sc2_pool import OPTIONS, battles
 from marl_sale.errors import ConfigError
 from marl_sale.spec import VectorEnv
@@ -30,3 +32,8 @@ def make(config: schema.Env, num_envs: int) -> VectorEnv:
         )
     factory = partial(smac_battles, name, str(values["difficulty"]))
     return battles(config, join_task(name, values, OPTIONS), factory, num_envs)
+
+
+def diagnose() -> Iterator[Finding]:
+    """For `marl-sale doctor`."""
+    yield from findings("smac")

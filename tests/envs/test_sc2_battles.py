@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from marl_sale.envs import _sc2
-from marl_sale.envs._sc2 import Battles, Drawn, require_game, require_package, smacv2_max_reward
+from marl_sale.envs._sc2 import Battles, Drawn, findings, require_game, require_package, smacv2_max_reward
 from marl_sale.errors import EnvironmentFault
 
 LIMIT = 4
@@ -302,3 +302,5 @@ def test_another_project_of_the_same_name(tmp_path: Path, monkeypatch: pytest.Mo
     ):
         require_package("smac")
     del sys.modules["smac"]
+    (found,) = (finding for finding in findings("smac") if finding.what == "package smac")
+    assert (found.ok, found.found) == (False, "2.4.1, another project")

@@ -1,8 +1,10 @@
 """Multi-Agent MuJoCo: the joints of one simulated body shared out among agents, by `gymnasium_robotics`."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from marl_sale.config import schema
+from marl_sale.envs._findings import Finding, graphics, package
 from marl_sale.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,3 +31,9 @@ def make(config: schema.Env, num_envs: int) -> "marl_sale.spec.VectorEnv":
     from marl_sale.envs.mamujoco.task import Task
 
     return copies(Task.parse(config.task), num_envs)
+
+
+def diagnose() -> Iterator[Finding]:
+    """For `marl-sale doctor`."""
+    yield package("gymnasium-robotics")
+    yield from graphics()

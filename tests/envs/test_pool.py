@@ -210,6 +210,7 @@ from pool_copy import WithChild
 from test_pool import walks
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background jobs of some shells
     pool = walks(2, copy=WithChild, file=Path(sys.argv[1]))
     pool.reset(np.arange(2))
     pool.step(torch.ones(2, 2, dtype=torch.int64))
@@ -243,6 +244,10 @@ def test_no_process_outlives_the_program(ends: str, by: signal.Signals | None, t
         if by is not None:
             assert all(map(alive, started))
             program.send_signal(by)
+        try:
+            program.wait(60)
+        finally:
+            program.kill()
     wait_until(lambda: not any(map(alive, started)))
 
 

@@ -92,6 +92,7 @@ def evaluate(
     """
     from marl_sale.artifacts.reader import require_digest
     from marl_sale.config.recipe import load_recipe
+    from marl_sale.errors import UsageError
     from marl_sale.stages import evaluate as stage
     from marl_sale.stages import folders, plan
 
@@ -108,6 +109,8 @@ def evaluate(
             )
         deliver(result, as_json=as_json, quiet=quiet)
         return
+    if not agent:
+        raise UsageError("AGENT is empty: the command that should have printed its path did not finish")
     path = Path(agent)
     if expect_sha256 is not None:
         require_digest(path, expect_sha256)

@@ -180,8 +180,8 @@ class Artifact(_Folder):
         manifest, digest = read_manifest(path)
         if manifest.kind not in wanted:
             raise ArtifactError(
-                f"{path}: this is a {manifest.kind}; needed: {' or '.join(wanted)}",
-                "; ".join(f"{MADE_BY[name]} makes a {name}" for name in wanted),
+                f"{path}: its kind is {manifest.kind}; needed: {' or '.join(wanted)}",
+                "; ".join(f"{MADE_BY[name]} makes {name} artifacts" for name in wanted),
             )
         if manifest.status not in status:
             hint = {

@@ -249,7 +249,7 @@ class Run(_Writer):
             checkpoints = {
                 step: Checkpoint.open(out, step, run=manifest.id) for step in checkpoint_steps(out)
             }
-            manifest = manifest.changed(status="running", updated=now(), files=files)
+            manifest = manifest.changed(status="running", updated=now(), files=files, notes=())
             _fs.write(out / MANIFEST, manifest.to_bytes())
             return cls(out, manifest, lock, checkpoints)
         except BaseException:

@@ -133,9 +133,9 @@ def test_a_manifest_cannot_list_files_outside(agent: Path) -> None:
 
 
 def test_the_wrong_kind_names_the_command_that_makes_the_right_one(agent: Path) -> None:
-    with pytest.raises(ArtifactError, match="this is a agent; needed: world-model or dataset") as caught:
+    with pytest.raises(ArtifactError, match="its kind is agent; needed: world-model or dataset") as caught:
         Artifact.open(agent, kind=["world-model", "dataset"])
-    assert "marl-sale pretrain-wm makes a world-model" in caught.value.hint
+    assert "marl-sale pretrain-wm makes world-model artifacts" in caught.value.hint
     with pytest.raises(ValueError, match="no such kind"):
         Artifact.open(agent, kind="model")
 

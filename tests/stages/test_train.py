@@ -206,6 +206,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
     }
     assert opened(whole).checkpoints() == opened(parts).checkpoints()
     assert result.status == opened(parts).manifest.status == "complete"
+    assert opened(parts).manifest.notes == ()  # that it was stopped is no longer true
 
 
 def test_a_crash_loses_only_what_came_after_the_last_checkpoint(

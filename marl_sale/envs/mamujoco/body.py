@@ -1,17 +1,21 @@
 """One simulated body of the package `gymnasium_robotics`, and who moves and sees what of it."""
 
+import contextlib
+import io
 import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import mujoco
 import numpy as np
-from gymnasium_robotics.envs.multiagent_mujoco import many_segment_ant, many_segment_swimmer
-from gymnasium_robotics.envs.multiagent_mujoco.mamujoco_v1 import parallel_env
 from jaxtyping import Float64, Int64, UInt8
+
+with contextlib.redirect_stderr(io.StringIO()):  # news of robot hands, which are not here
+    import gymnasium
+    from gymnasium_robotics.envs.multiagent_mujoco import many_segment_ant, many_segment_swimmer
+    from gymnasium_robotics.envs.multiagent_mujoco.mamujoco_v1 import parallel_env
 
 from marl_sale.envs.mamujoco.task import SEGMENTED, Task
 from marl_sale.errors import EnvironmentFault

@@ -84,7 +84,7 @@ def _check_vacant(folder: Path, *, locked: bool) -> None:
         raise _held(folder)
     raise RunExistsError(
         f"{folder}: not empty; nothing in it was touched",
-        "choose another folder with --out, or continue the run in it with --resume (train)",
+        "choose another folder with --out; an unfinished run of train goes on with --resume",
     )
 
 

@@ -178,7 +178,7 @@ def _require_vacant(out: Path | None) -> None:
     if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise RunExistsError(
             f"{out}: not empty; nothing in it was touched",
-            "choose another folder with --out, or continue the run in it with --resume (train)",
+            "choose another folder with --out; an unfinished run of train goes on with --resume",
         )
 
 

@@ -48,4 +48,6 @@ def doctor(
         typer.echo(table(rows, heading=("what", "state", "found", "fix")))
     lacking = [diagnosis.family for diagnosis in diagnoses if not diagnosis.ok]
     if names and lacking:
-        raise EnvironmentFault(f"not ready: {', '.join(lacking)}", "the column fix says what to type")
+        raise EnvironmentFault(
+            f"not ready: {', '.join(lacking)}", "what is missing stands above, with what to type"
+        )

@@ -97,6 +97,8 @@ def evaluate(
     from marl_sale.stages import folders, plan
 
     if random:
+        if expect_sha256 is not None:
+            raise UsageError("--expect-sha256 says which agent is meant, and --random plays none")
         recipe = load_recipe(agent)
         folder = out or folders.default_random_out(recipe, seed, episodes)
         if dry_run:

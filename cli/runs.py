@@ -143,7 +143,7 @@ def diverged(path: RunPath, debug: Debug = False) -> None:
 
     Example: marl-sale runs diverged agent
     """
-    from marl_sale.stages._diverged import repeat
+    from marl_sale.stages.diverged import repeat
 
     error = repeat(path)
     complain(error.what)

@@ -120,6 +120,16 @@ def test_the_commands_agree_on_default_folders_and_dry_runs(
     for expected, code in ((trained["manifest_sha256"], 0), ("0" * 64, 3)):
         checked = run("runs", "verify", str(agent), "--expect-sha256", expected)
         assert checked.exit_code == code, checked.stderr
+    wrong = ["--expect-sha256", "0" * 64]
+    for command, code in (
+        (["eval", str(agent), *wrong], 3),
+        (["eval", options[0], "--random", *wrong], 2),
+        (["eval", ""], 2),
+        (["train", *options, "--seed", "6", *wrong], 2),
+        (["train", "tiny/match+tiny", "--world-model", str(agent), *wrong], 3),
+    ):
+        refused = run(*command)
+        assert (refused.exit_code, refused.stdout) == (code, ""), (command, refused.stderr)
     assert Artifact.open(agent, kind="agent").verify() == []
     assert list((agent / "tensorboard").iterdir())
     figures, plan = trained["metrics"], planned["metrics"]

@@ -99,15 +99,14 @@ class Algorithm(nn.Module, ABC):
         trained = [p for group in self.optimiser.param_groups for p in group["params"]]
         grad_norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
         finite = bool(grad_norm.isfinite())
-        problem = None if finite else self._not_finite(batch, losses)
         if finite:
             nn.utils.clip_grads_with_norm_(trained, self.config.optimiser.max_grad_norm, grad_norm)
             self.optimiser.step()
         self.updates += 1
         if self.updates % self.config.optimiser.target_update_period == 0:
             self.copy_targets()
-        if problem is not None:
-            raise problem
+        if not finite:
+            raise self._not_finite(batch, losses)
         figures = {f"loss_{name}": value.detach() for name, value in losses.items()}
         return {"loss": loss.detach(), **figures, "grad_norm": grad_norm}
 
@@ -123,8 +122,7 @@ class Algorithm(nn.Module, ABC):
         first = next((name for name, value in computed if not value.isfinite().all()), "norm of the gradient")
         values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
         return NotFiniteError(
-            f"update {self.updates + 1}: the gradient is not finite, and first {first}; losses: {values}",
-            first,
+            f"update {self.updates}: the gradient is not finite, and first {first}; losses: {values}", first
         )
 
     def unify(self, losses: dict[str, Tensor]) -> Tensor:

@@ -13,8 +13,8 @@ from marl_sale.artifacts.reader import Checkpoint
 from marl_sale.artifacts.store import CheckpointWriter
 from marl_sale.data.replay import Replay
 from marl_sale.seeding import torch_generator
-from marl_sale.stages._diverged import RATE_AFTER_ROLLBACK, Guard
 from marl_sale.stages._replay_files import ReplayFiles
+from marl_sale.stages.diverged import RATE_AFTER_ROLLBACK, Guard
 
 
 @dataclass

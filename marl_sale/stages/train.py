@@ -26,10 +26,10 @@ from marl_sale.observer import Observer
 from marl_sale.seeding import episode_seeds, torch_generator
 from marl_sale.spec import VectorEnv
 from marl_sale.stages._artifacts import require_same_sections, require_same_task
-from marl_sale.stages._diverged import MOST_ROLLBACKS, TooManySkippedError, keep, noise_state
 from marl_sale.stages._machine import StopFlag, choose_device, stop_on_signal
 from marl_sale.stages._progress import Averages, Counters, Progress
 from marl_sale.stages._replay_files import ReplayFiles
+from marl_sale.stages.diverged import MOST_ROLLBACKS, TooManySkippedError, keep, noise_state
 from marl_sale.stages.evaluate import evaluate_policy, summarise
 from marl_sale.stages.result import StageResult
 

@@ -14,7 +14,7 @@ from marl_sale.data.replay import Replay
 from marl_sale.errors import ArtifactError, ExitCode, MarlSaleError
 from marl_sale.observer import Silent
 from marl_sale.stages import train
-from marl_sale.stages._diverged import Guard, repeat
+from marl_sale.stages.diverged import Guard, repeat
 from marl_sale.stages.result import StageResult
 
 CHANGES = ["train.updates_per_episode=2", "train.checkpoint_period=50"]

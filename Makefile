@@ -17,13 +17,14 @@ DEMO_EPISODES ?= 512
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: help install install-sc2 test lint format docs demo bench clean
+.PHONY: help install install-sc2 test trust lint format docs demo bench clean
 
 help:
 	@echo "make install   .venv with everything for development"
 	@echo "make install-sc2   and the packages of SMAC and SMACv2 (not the game: docs/env-smac.md)"
 	@echo "make demo      pretrain-wm, train, eval and plot on a small task, against random play"
 	@echo "make test      every check and test that runs on a CPU"
+	@echo "make trust     the long form of tests/trust: what docs/trust.md promises, into results/trust"
 	@echo "make lint      ruff, mypy, import contract"
 	@echo "make format    rewrite the code in the house style"
 	@echo "make docs      rewrite docs/cli.md from the commands"
@@ -63,6 +64,10 @@ install-sc2: $(INSTALLED)
 
 test: lint
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not learning and not gpu" $(PYTEST_ARGS)
+
+# Every promise of docs/trust.md, at full length; `make test` runs the same tests in their short form.
+trust: $(INSTALLED)
+	$(BIN)/python -m pytest tests/trust --long -m "" $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

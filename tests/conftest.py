@@ -48,6 +48,10 @@ ConfigMaker = Callable[..., Config]
 EpisodesMaker = Callable[..., Episodes]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="the long form of tests/trust; keeps its figures")
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """What a test draws does not depend on the tests before it."""

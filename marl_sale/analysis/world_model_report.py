@@ -1,6 +1,8 @@
 """How far a world model can be trusted: its open-loop error against predictors that know nothing."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -72,3 +74,19 @@ def open_loop_errors(
             )
         )
     return errors
+
+
+def averaged(parts: Sequence[Sequence[OpenLoopError]]) -> list[OpenLoopError]:
+    """Errors over several batches, each weighted by its predictions; as far ahead as any batch reaches."""
+    averages = []
+    for alike in zip_longest(*parts):
+        found = [error for error in alike if error is not None]
+        count = sum(error.count for error in found)
+        means: dict[str, Any] = {
+            name: None
+            if getattr(found[0], name) is None
+            else sum(getattr(error, name) * (error.count / count) for error in found)
+            for name in ("error", "repeat_last", "mean", "avail_accuracy")
+        }
+        averages.append(OpenLoopError(found[0].steps, **means, count=count))
+    return averages

@@ -1,6 +1,7 @@
 """Replay: the newest episodes, in rows that go from hand to hand."""
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from marl_sale.data.batch import Batch, after_burn_in, join
@@ -110,6 +111,17 @@ class Replay:
         first = drawn - (beyond - windows)[place] - (chunk_length - 1)
         stop = (first + chunk_length).minimum(length[place])
         return self.pack_chunks(place, first.clamp(min=0), stop, burn_in)
+
+    def chunks_of(self, place: Int64[Tensor, " batch"], chunk_length: int) -> Int64[Tensor, "chunks 3"]:
+        """Place, first step and step after the last of the chunks that the episodes at these places consist
+        of, one after the other; 0: whole episodes. Each step is in one chunk.
+        """
+        length = self._places["length"][place]
+        longest = chunk_length or self.spec.episode_limit
+        count = (length + longest - 1) // longest
+        episode = torch.arange(len(place)).repeat_interleave(count)
+        start = longest * (torch.arange(len(episode)) - (count.cumsum(0) - count)[episode])
+        return torch.stack([place[episode], start, (start + longest).minimum(length[episode])], 1)
 
     def pack_chunks(self, place: Tensor, start: Tensor, stop: Tensor, burn_in: int) -> Batch:
         """Steps `start` … `stop − 1` of the episodes at these places, packed; before each, up to `burn_in`

@@ -55,7 +55,8 @@ def pretrain_wm(
     for folder in (out, save_dataset):
         _require_vacant(folder)
     fitted = episodes - min(max(1, round(config.pretrain.holdout * episodes)), episodes - 1)
-    batches = math.ceil(fitted / config.replay.batch_episodes)
+    chunks = math.ceil(spec.episode_limit / (config.replay.chunk_length or spec.episode_limit))
+    batches = math.ceil(fitted * chunks / config.replay.batch_episodes)
     return _plan(
         out,
         "world-model",

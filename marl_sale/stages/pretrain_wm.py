@@ -1,6 +1,7 @@
 """pretrain-wm: fit world model and embeddings on a fixed set of episodes, and say how good they are."""
 
 import copy
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from marl_sale.algorithms._load import build_pretraining
 from marl_sale.algorithms.pretraining import Part, Pretraining
-from marl_sale.analysis.world_model_report import open_loop_errors
+from marl_sale.analysis.world_model_report import averaged, open_loop_errors
 from marl_sale.artifacts.manifest import Input
 from marl_sale.artifacts.reader import Artifact
 from marl_sale.artifacts.store import Run
@@ -31,8 +32,9 @@ from marl_sale.stages._artifacts import load_policy, recipe_of, require_same_tas
 from marl_sale.stages._machine import StopFlag, choose_device, stop_on_signal
 from marl_sale.stages.result import StageResult
 
-HELD_OUT_CHUNK = 64
-"""Episodes of one pass over held-out data; bounds the memory, not the result."""
+CHUNKS_PER_PASS = 64
+"""Chunks of episodes (whole ones, where the recipe has no chunks) of one pass without gradient; bounds the
+memory, not the result."""
 
 
 def gather(
@@ -61,26 +63,39 @@ def gather(
 
 @dataclass
 class Split:
-    """Whole episodes, some to fit and some held out."""
+    """Whole episodes, some to fit and some held out; read in chunks, so that long ones need little memory."""
 
     replay: Replay
     fit: Tensor
     held_out: Tensor
+    chunk_length: int
+    burn_in: int
 
-    def held_out_batches(self, device: torch.device) -> list[Batch]:
-        return [self.replay.pack(part).to(device) for part in self.held_out.split(HELD_OUT_CHUNK)]
+    def chunks(self, episodes: Tensor) -> Tensor:
+        """Of some of the episodes: what `pack` takes."""
+        return self.replay.chunks_of(episodes, self.chunk_length)
+
+    def pack(self, chunks: Tensor, device: torch.device) -> Batch:
+        burn_in = self.burn_in if self.chunk_length else 0
+        return self.replay.pack_chunks(*chunks.unbind(1), burn_in).to(device)
+
+    def passes(self, episodes: Tensor, device: torch.device) -> Iterator[Batch]:
+        """All steps of some of the episodes, a few chunks at a time."""
+        return (self.pack(part, device) for part in self.chunks(episodes).split(CHUNKS_PER_PASS))
 
 
-def split_episodes(replay: Replay, holdout: float, generator: torch.Generator) -> Split:
+def split_episodes(
+    replay: Replay, holdout: float, generator: torch.Generator, chunk_length: int = 0, burn_in: int = 0
+) -> Split:
     """At least one episode on either side."""
     order = torch.randperm(len(replay), generator=generator)
     count = min(max(1, round(holdout * len(replay))), len(replay) - 1)
-    return Split(replay, order[count:], order[:count])
+    return Split(replay, order[count:], order[:count], chunk_length, burn_in)
 
 
 @torch.no_grad()
 def held_out_losses(fit: Pretraining, batches: list[Batch]) -> dict[str, float]:
-    """Each loss, averaged over held-out batches by their episodes; the latent noise is the same each time."""
+    """Each loss, averaged over held-out batches by their chunks; the latent noise is the same each time."""
     state = fit.mmsa.noise_generator.get_state()
     fit.mmsa.noise_generator.manual_seed(0)
     sums: dict[str, float] = {}
@@ -101,7 +116,7 @@ class Fitting:
         self.fit, self.data, self.written, self.observer, self.stop = fit, data, written, observer, stop
         self.seed, self.generator = seed, torch.Generator()
         self.device = fit.agent.core.input.bias.device
-        self.held_out = data.held_out_batches(self.device)
+        self.held_out = list(data.passes(data.held_out, self.device))
         core = ("core",) if "core" in fit.parts else ()
         names = (*core, *fit.mmsa.representation_loss_names)
         losses = [f"{kind}_{name}" for name in names for kind in ("train", "heldout")]
@@ -151,13 +166,14 @@ class Fitting:
         }
 
     def _pass(self) -> dict[str, float]:
-        """One update on every batch of the episodes to fit; mean of each loss over episodes."""
-        order = self.data.fit[torch.randperm(len(self.data.fit), generator=self.generator)]
+        """One update on every batch of the episodes to fit; mean of each loss over episodes or chunks."""
+        chunks = self.data.chunks(self.data.fit)
+        order = chunks[torch.randperm(len(chunks), generator=self.generator)]
         sums = dict.fromkeys(self.fit.loss_names, 0.0)
-        for index in order.split(self.fit.config.replay.batch_episodes):
-            figures = self.fit.update(self.data.replay.pack(index).to(self.device))
+        for part in order.split(self.fit.config.replay.batch_episodes):
+            figures = self.fit.update(self.data.pack(part, self.device))
             for name in sums:
-                sums[name] += float(figures[f"loss_{name}"]) * len(index) / len(order)
+                sums[name] += float(figures[f"loss_{name}"]) * len(part) / len(order)
         return sums
 
     def _log(self, trained: dict[str, float], held_out: dict[str, float]) -> None:
@@ -173,18 +189,23 @@ class Fitting:
 
 @torch.no_grad()
 def report(fit: Pretraining, data: Split) -> dict[str, Any]:
-    """Open-loop errors on held-out episodes, against trivial predictors fitted on the others."""
+    """Open-loop errors on held-out episodes, against trivial predictors fitted on the others.
+
+    Predictions do not reach beyond the chunk they start in.
+    """
     device, model = fit.agent.core.input.bias.device, fit.mmsa.world_model
     if model is None:
         return {"open_loop": []}
     sums, rows = torch.zeros(fit.spec.n_agents, fit.config.agent.hidden_size, device=device), 0
-    for index in data.fit.split(HELD_OUT_CHUNK):
-        h = fit.unroll(data.replay.pack(index).to(device))
+    for batch in data.passes(data.fit, device):
+        h = fit.unroll(batch)
         sums, rows = sums + h.sum(0), rows + len(h)
-    batch = data.replay.pack(data.held_out).to(device)
     depth = max(1, fit.mmsa.imagination_length)
-    errors = open_loop_errors(model, fit.agent, batch, fit.unroll(batch), sums / rows, depth)
-    return {"open_loop": [error.to_json() for error in errors]}
+    errors = [
+        open_loop_errors(model, fit.agent, batch, fit.unroll(batch), sums / rows, depth)
+        for batch in data.passes(data.held_out, device)
+    ]
+    return {"open_loop": [error.to_json() for error in averaged(errors)]}
 
 
 def require_possible(recipe: Recipe, policy: Path | None, dataset: Path | None) -> None:
@@ -247,7 +268,10 @@ def run(
                 saved.finish("complete", counters={"episodes": len(source), "env_steps": steps})
                 observer.note(f"dataset saved to {save_dataset}")
             fit = build_pretraining(config, env.spec, seed=seed, device=where)
-            data = split_episodes(source, config.pretrain.holdout, torch_generator(seed, "holdout"))
+            chosen, chunks = torch_generator(seed, "holdout"), config.replay
+            data = split_episodes(
+                source, config.pretrain.holdout, chosen, chunks.chunk_length, chunks.burn_in
+            )
             figures = Fitting(fit, data, written, observer, seed, stop).run()
             state = fit.mmsa.state_dict()
             weights = {name: state[name] for name in fit.mmsa.pretrained_names}

@@ -135,6 +135,22 @@ def test_every_stored_step_is_drawn_as_often_as_any_other(replay: Replay) -> Non
     assert all(0.85 * mean < count < 1.15 * mean for count in counts.values())
 
 
+@pytest.mark.parametrize("chunk_length", [1, 2, 3, 6, 9])
+def test_consecutive_chunks_have_every_step_of_the_episodes_once(replay: Replay, chunk_length: int) -> None:
+    chunks = replay.chunks_of(torch.tensor([3, 0, 1]), chunk_length)
+    assert (chunks[:, 2] - chunks[:, 1]).max() == min(chunk_length, 6)
+    steps = [(b, t) for b, start, stop in chunks.tolist() for t in range(start, stop)]
+    assert steps == [(b, t) for b in (3, 0, 1) for t in range(LENGTHS[b])]
+
+
+def test_whole_episodes_are_packed_alike_with_and_without_chunks(replay: Replay) -> None:
+    places = torch.tensor([2, 0, 3, 1])
+    whole = replay.pack_chunks(*replay.chunks_of(places, 0).unbind(1), burn_in=0).tensors()
+    packed = replay.pack(places).tensors()
+    assert whole.keys() == packed.keys()
+    assert all(torch.equal(whole[name], packed[name]) for name in packed)
+
+
 def test_chunks_repeat_with_their_generator(replay: Replay) -> None:
     one, other = (replay.sample_chunks(4, 3, 2, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(one.obs, other.obs)

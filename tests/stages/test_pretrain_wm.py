@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import torch
 from torch import Tensor
 
 from marl_sale.algorithms._load import build_pretraining
+from marl_sale.algorithms.pretraining import Pretraining
+from marl_sale.analysis.world_model_report import OpenLoopError, averaged
 from marl_sale.artifacts.reader import Artifact
 from marl_sale.config.recipe import Recipe
+from marl_sale.data.batch import Batch
 from marl_sale.data.episodes import Episodes
 from marl_sale.data.replay import Replay
 from marl_sale.envs._load import describe
@@ -103,8 +107,8 @@ def test_held_out_episodes_are_never_in_the_fit(
     run(recipe, tmp_path / "plain", dataset=dataset)
     split = pretrain_wm.split_episodes
 
-    def spoiled(replay: Replay, holdout: float, generator: torch.Generator) -> Split:
-        data = split(replay, holdout, generator)
+    def spoiled(replay: Replay, *arguments: Any) -> Split:
+        data = split(replay, *arguments)
         episodes = replay.newest(len(replay))
         episodes.obs[data.held_out] += 1.0
         episodes.reward[data.held_out] -= 5.0
@@ -128,6 +132,42 @@ def test_the_split_is_by_whole_episodes(count: int, holdout: float, held_out: in
     data = split_episodes(replay, holdout, torch.Generator().manual_seed(0))
     assert len(data.held_out) == held_out
     assert sorted([*data.fit.tolist(), *data.held_out.tolist()]) == list(range(count))
+
+
+def test_long_episodes_are_fitted_in_chunks(
+    world_model: Path, short_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No recurrence is unrolled over more than a chunk and its burn-in, in the fit and in its figures."""
+    unrolled, unroll = [], Pretraining.unroll
+
+    def watched(fit: Pretraining, batch: Batch) -> Tensor:
+        unrolled.append(batch.batch_sizes if batch.history is None else batch.history.batch_sizes)
+        return unroll(fit, batch)
+
+    monkeypatch.setattr(Pretraining, "unroll", watched)
+    recipe = short_recipe(changes=["replay.chunk_length=3", "replay.burn_in=1", "pretrain.max_epochs=1"])
+    assert describe(recipe.config.env).episode_limit > 2 * (3 + 1)
+    report = run(recipe, tmp_path / "wm", dataset=world_model.parent / "dataset").metrics
+    assert max(len(sizes) - 1 for sizes in unrolled) == 3 + 1
+    assert report["updates"] > 6  # a whole episode is several chunks
+    assert [error["steps"] for error in report["open_loop"]] == [1, 2, 3]
+
+
+def test_chunks_as_long_as_episodes_change_nothing(
+    world_model: Path, short_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe = short_recipe(changes=["replay.chunk_length=1000", "replay.burn_in=5"])
+    report = run(recipe, tmp_path / "wm", dataset=world_model.parent / "dataset").metrics
+    assert same(weights(world_model), weights(tmp_path / "wm"))
+    assert report["open_loop"] == opened(world_model).json("report")["open_loop"]
+
+
+def test_open_loop_errors_of_batches_are_averaged_by_their_predictions() -> None:
+    near, far = OpenLoopError(1, 1.0, 2.0, 3.0, None, 30), OpenLoopError(2, 4.0, 5.0, 6.0, None, 7)
+    other = OpenLoopError(1, 5.0, 6.0, 7.0, None, 10)
+    assert averaged([[near, far], [other]]) == [OpenLoopError(1, 2.0, 3.0, 4.0, None, 40), far]
+    seen = [replace(near, avail_accuracy=0.5), replace(other, avail_accuracy=0.9)]
+    assert averaged([[error] for error in seen])[0].avail_accuracy == pytest.approx(0.6)
 
 
 def test_it_stops_on_a_plateau_and_keeps_the_best(

@@ -76,8 +76,9 @@ class Split:
         return self.replay.chunks_of(episodes, self.chunk_length)
 
     def pack(self, chunks: Tensor, device: torch.device) -> Batch:
+        place, start, stop = chunks.unbind(1)
         burn_in = self.burn_in if self.chunk_length else 0
-        return self.replay.pack_chunks(*chunks.unbind(1), burn_in).to(device)
+        return self.replay.pack_chunks(place, start, stop, burn_in).to(device)
 
     def passes(self, episodes: Tensor, device: torch.device) -> Iterator[Batch]:
         """All steps of some of the episodes, a few chunks at a time."""

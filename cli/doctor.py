@@ -7,7 +7,7 @@ import typer
 
 from marl_sale.errors import EnvironmentFault
 
-from ._console import table
+from ._console import complain, table
 from ._errors import translated
 from ._options import Debug, Json
 
@@ -19,7 +19,7 @@ def doctor(
         typer.Argument(metavar="[FAMILY]...", show_default=False, help="Environment families; default: all."),
     ] = None,
     smoke: Annotated[
-        bool, typer.Option("--smoke", help="Also train some seconds in each family that lacks nothing.")
+        bool, typer.Option("--smoke", help="Also train for seconds in each family that lacks nothing.")
     ] = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -47,7 +47,12 @@ def doctor(
                 rows.append((f"  {f.what}", state, f.found, "" if f.ok else f.fix))
         typer.echo(table(rows, heading=("what", "state", "found", "fix")))
     lacking = [diagnosis.family for diagnosis in diagnoses if not diagnosis.ok]
-    if names and lacking:
+    if lacking and not names:
+        complain(
+            f"not ready: {', '.join(lacking)}. No family was named, so this is no failure (exit code 0); "
+            f"with a name it is: marl-sale doctor {lacking[0]}"
+        )
+    elif lacking:
         raise EnvironmentFault(
             f"not ready: {', '.join(lacking)}", "what is missing stands above, with what to type"
         )

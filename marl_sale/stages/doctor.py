@@ -16,17 +16,16 @@ from marl_sale.config.recipe import list_recipes, load_recipe
 from marl_sale.data.replay import replay_bytes
 from marl_sale.envs._findings import Finding
 from marl_sale.envs._load import describe, diagnose, families, require_family
-from marl_sale.errors import MarlSaleError
+from marl_sale.errors import MarlSaleError, StoppedError
 from marl_sale.observer import Silent
 from marl_sale.stages import train
 
 _SHORT = (
-    "train.env_steps=400",
-    "replay.batch_episodes=4",
-    "evaluation.period=400",
-    "optimiser.target_update_period=2",
+    *("agent.hidden_size=16", "mixer.size=8", "mixer.hypernet_size=8", "optimiser.target_update_period=1"),
+    *("train.env_steps=1", "train.num_envs=1", "train.updates_per_episode=1.0", "replay.batch_episodes=1"),
+    *("replay.capacity_episodes=1", "evaluation.episodes=1", "evaluation.num_envs=1"),
 )
-"""Seconds of training, with a few updates."""
+"""One episode to learn from and one update, with an evaluation before and after: some seconds."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,8 @@ def machine() -> dict[str, Any]:
 def run(names: Sequence[str] = (), *, smoke: bool = False) -> list[Diagnosis]:
     """Findings of the named families, of all without a name. Raises ConfigError for one there is not.
 
-    With `smoke`, each family that lacks nothing trains for some seconds in a temporary folder.
+    With `smoke`, each family that lacks nothing trains for some seconds in a temporary folder. Whatever stops
+    it is a finding: packages of environments raise all kinds of errors.
     """
     for name in names:
         require_family(name)
@@ -74,10 +74,11 @@ def _examine(family: str, smoke: bool) -> Iterator[Finding]:
         return
     try:
         yield _replay(recipe)
-        if smoke:
-            yield _trained(recipe)
     except MarlSaleError as error:
         yield Finding(f"recipe {recipe}", False, error.what, error.hint)
+        return
+    if smoke:
+        yield _trained(recipe)
 
 
 def _replay(recipe: str) -> Finding:
@@ -96,18 +97,27 @@ def _replay(recipe: str) -> Finding:
 
 
 def _trained(recipe: str) -> Finding:
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        result = train.run(
-            load_recipe(f"{recipe}+tiny+qmix", _SHORT),
-            Path(folder) / "agent",
-            seed=0,
-            device="cpu",
-            observer=Silent(),
-            command="marl-sale doctor --smoke",
-        )
-    seconds = time.perf_counter() - started
-    return Finding(f"training {recipe}", True, f"{result.metrics['env_steps']} env steps in {seconds:.1f} s")
+    """Whether a short training comes to its end; what it says if not."""
+    what, started = f"training {recipe}", time.perf_counter()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            result = train.run(
+                load_recipe(f"{recipe}+tiny+qmix", _SHORT),
+                Path(folder) / "agent",
+                seed=0,
+                device="cpu",
+                observer=Silent(),
+                command="marl-sale doctor --smoke",
+            )
+    except StoppedError:
+        raise
+    except MarlSaleError as error:
+        return Finding(what, False, error.what, error.hint)
+    except Exception as error:
+        again = f"marl-sale train {recipe}+tiny+qmix --debug"
+        return Finding(what, False, f"{type(error).__name__}: {error}", f"see where: {again}")
+    counters = f"{result.metrics['env_steps']} env steps, {result.metrics['updates']} update"
+    return Finding(what, True, f"{counters}, in {time.perf_counter() - started:.1f} s")
 
 
 def _memory_bytes() -> int:

@@ -9,6 +9,7 @@ import pytest
 from marl_sale_cli.app import app
 from typer.testing import CliRunner, Result
 
+from marl_sale.config.recipe import list_recipes, load_recipe
 from marl_sale.envs import _findings, _load
 from marl_sale.envs._findings import folder, graphics, package
 from marl_sale.envs._load import families
@@ -57,6 +58,7 @@ def test_without_names_every_family_is_told_and_nothing_is_wrong(
     assert set(found) == set(families())
     assert found["tiny"]
     assert not found["vmas"]
+    assert "with a name it is: marl-sale doctor" in done.stderr
 
 
 def test_a_family_that_cannot_be_imported_needs_no_code_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,8 +94,31 @@ def test_smoke_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = run("tiny", "--smoke")
     assert done.exit_code == 0
     assert "training tiny/match" in done.stdout
-    assert "env steps in" in done.stdout
+    assert "env steps, 1 update, in" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("family", families())
+def test_smoke_is_one_episode_of_each_kind_and_one_update(family: str) -> None:
+    """What bounds its time: three episodes, in one environment at a time, with a network of 16 units."""
+    name = next(r.name for r in list_recipes() if r.name.startswith(f"{family}/"))
+    config = load_recipe(f"{name}+tiny+qmix", stage._SHORT).config
+    assert config.train.env_steps == config.train.num_envs == config.evaluation.num_envs == 1
+    assert config.evaluation.episodes == 1
+    assert int(config.train.updates_per_episode * (1 - config.replay.batch_episodes + 1)) == 1
+    assert config.agent.hidden_size == 16
+
+
+def test_a_training_that_fails_is_a_finding_whatever_it_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no such texture")
+
+    monkeypatch.setattr(stage.train, "run", fails)
+    done = run("tiny", "--smoke", "--json")
+    assert done.exit_code == 7
+    finding = json.loads(done.stdout)["families"][0]["findings"][-1]
+    assert (finding["ok"], finding["found"]) == (False, "RuntimeError: no such texture")
+    assert finding["fix"] == "see where: marl-sale train tiny/match+tiny+qmix --debug"
 
 
 def test_libraries_for_pictures_are_optional(monkeypatch: pytest.MonkeyPatch) -> None:

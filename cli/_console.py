@@ -107,7 +107,8 @@ class Pace:
 
     @property
     def line(self) -> str:
-        share = f"{self.done / self.total:.0%}" if self.total else ""
+        # The last round of episodes may go beyond the total.
+        share = f"{min(self.done / self.total, 1):.0%}" if self.total else ""
         parts = [
             f"{self.stage}: {self.done:,}/{self.total:,} {self.unit}",
             share,
@@ -243,7 +244,7 @@ def deliver(result: "StageResult", *, as_json: bool, quiet: bool) -> None:
     """The end of a stage command: the figures for people on stderr, the result on stdout."""
     if not quiet:
         complain(f"{result.kind}: {result.status}")
-        complain(table(_rows(result.metrics)))
+        complain(table(_rows(result.metrics if result.summary is None else result.summary)))
         if result.manifest_sha256 is not None:
             complain(f"sha256 {result.manifest_sha256}")
     if as_json:

@@ -8,6 +8,7 @@ import typer
 from ._console import deliver, observing
 from ._errors import translated
 from ._options import Debug, Device, DryRun, ExpectSha256, Json, Out, Quiet, Seed, command_line
+from ._recipe import resolve
 
 
 def _checkpoint(value: str) -> str:
@@ -91,7 +92,6 @@ def evaluate(
     Example: marl-sale eval agent --episodes 16 --out evaluation
     """
     from marl_sale.artifacts.reader import require_digest
-    from marl_sale.config.recipe import load_recipe
     from marl_sale.errors import UsageError
     from marl_sale.stages import evaluate as stage
     from marl_sale.stages import folders, plan
@@ -99,7 +99,7 @@ def evaluate(
     if random:
         if expect_sha256 is not None:
             raise UsageError("--expect-sha256 says which agent is meant, and --random plays none")
-        recipe = load_recipe(agent)
+        recipe = resolve(agent, None, quiet=quiet)
         folder = out or folders.default_random_out(recipe, seed, episodes)
         if dry_run:
             planned = plan.evaluate_random(recipe, folder, episodes=episodes)

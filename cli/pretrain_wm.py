@@ -20,6 +20,7 @@ from ._options import (
     TensorBoard,
     command_line,
 )
+from ._recipe import resolve
 
 
 @translated
@@ -64,11 +65,10 @@ def pretrain_wm(
 
     Example: marl-sale pretrain-wm tiny/match+tiny --out wm
     """
-    from marl_sale.config.recipe import load_recipe
     from marl_sale.stages import folders, plan
     from marl_sale.stages import pretrain_wm as stage
 
-    resolved = load_recipe(recipe, overrides or ())
+    resolved = resolve(recipe, overrides, quiet=quiet)
     folder = out or folders.default_out(resolved, "pretrain-wm", seed)
     if dry_run:
         planned = plan.pretrain_wm(

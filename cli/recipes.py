@@ -1,6 +1,7 @@
 """`marl-sale recipes`: what can be run, and with which settings."""
 
 import json
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
@@ -31,21 +32,48 @@ Name = Annotated[
 
 @app.command("ls")
 @translated
-def ls(as_json: Json = False, debug: Debug = False) -> None:
-    """List recipes, overlays and ablations.
+def ls(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[WORD]...",
+            show_default=False,
+            help="Only what has all these words in its name; default: everything.",
+        ),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List recipes by family, overlays and ablations.
 
     Reads: the packaged recipes. Writes: nothing.
 
-    Example: marl-sale recipes ls
+    Example: marl-sale recipes ls lbf/ coop
     """
     from marl_sale.config.recipe import list_recipes
 
-    listed = list_recipes()
+    known, wanted = list_recipes(), [word.lower() for word in words or ()]
+    listed = [recipe for recipe in known if all(word in recipe.name.lower() for word in wanted)]
+    if not listed:
+        families = dict.fromkeys(r.name.partition("/")[0] for r in known if "/" in r.name)
+        raise UsageError(
+            f"nothing has {' and '.join(words or ())} in its name",
+            f"families: {', '.join(families)}; everything: marl-sale recipes ls",
+        )
     if as_json:
         typer.echo(json.dumps([recipe._asdict() for recipe in listed]))
         return
-    shown = [(r.name if r.kind == "recipe" else f"+{r.name}", r.kind, r.about) for r in listed]
-    typer.echo(table(shown, heading=("name", "kind", "about")))
+    rows = [(r.name if r.kind == "recipe" else f"+{r.name}", r.kind, r.about) for r in listed]
+    heading, *lines = table(rows, heading=("name", "kind", "about")).splitlines()
+    typer.echo(heading)
+    for _, together in groupby(zip(listed, lines, strict=True), key=lambda row: _family(*row[0])):
+        typer.echo("\n".join(["", *(line for _, line in together)]))
+
+
+def _family(name: str, about: str, kind: str) -> str:
+    """What is listed together."""
+    family, slash, _ = name.partition("/")
+    return family if slash else kind
 
 
 @app.command("cat")

@@ -21,6 +21,7 @@ from ._options import (
     TensorBoard,
     command_line,
 )
+from ._recipe import resolve
 
 
 @translated
@@ -57,7 +58,6 @@ def train(
     Example: marl-sale train tiny/match+tiny --world-model wm --out agent
     """
     from marl_sale.artifacts.reader import require_digest
-    from marl_sale.config.recipe import load_recipe
     from marl_sale.errors import UsageError
     from marl_sale.stages import folders, plan
     from marl_sale.stages import train as stage
@@ -66,7 +66,7 @@ def train(
         if world_model is None:
             raise UsageError("--expect-sha256 says which --world-model is meant, and none is named")
         require_digest(world_model, expect_sha256)
-    resolved = load_recipe(recipe, overrides or ())
+    resolved = resolve(recipe, overrides, quiet=quiet)
     folder = out or folders.default_out(resolved, "train", seed)
     if dry_run:
         planned = plan.train(

@@ -22,7 +22,16 @@ from marl_sale.config.schema import Config
 from marl_sale.config.strict_yaml import Value, brief
 from marl_sale.errors import ConfigError
 
-__all__ = ["Recipe", "changes_of", "diff", "list_recipes", "load_recipe", "recipe_from_text", "recipe_text"]
+__all__ = [
+    "Recipe",
+    "changes_of",
+    "diff",
+    "idle_overlays",
+    "list_recipes",
+    "load_recipe",
+    "recipe_from_text",
+    "recipe_text",
+]
 
 _KEYS_HINT = "every key with its unit and effect: marl-sale recipes cat base"
 _PATH = re.compile(r"(.+\.yaml)((?:\+[^+/]*)*)")
@@ -97,6 +106,14 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
             problems.append(f"{overlay} is joined twice")
     stem = re.sub(r"[^A-Za-z0-9_-]", "-", Path(recipe).stem) if _is_path(recipe) else recipe
     return _resolve("".join([stem, *overlays]), files, overrides, problems)
+
+
+def idle_overlays(name: str) -> list[str]:
+    """Overlays of a recipe's name without which it would be the very same configuration."""
+    recipe, overlays = _split(name)
+    whole = load_recipe(name).fingerprint
+    others = {each: "".join([recipe, *(o for o in overlays if o != each)]) for each in overlays}
+    return [each for each, other in others.items() if load_recipe(other).fingerprint == whole]
 
 
 def recipe_from_text(text: str, *, where: str, name: str, overrides: Sequence[str] = ()) -> Recipe:

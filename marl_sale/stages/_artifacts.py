@@ -31,9 +31,13 @@ def require_same_task(artifact: Artifact, spec: EnvSpec) -> None:
     """ArtifactError listing every difference between the artifact's task and this one.
 
     Backends are no difference: they play by the same rules, and an agent of one can be tested in the other.
+    Notes are one where they alone differ, by another version of the rules or of the game, say; beside other
+    differences they only say these again.
     """
     found = {**(artifact.manifest.env_spec or {}), "backend": spec.backend}
-    if problems := differences(found, spec.to_dict()):
+    expected = spec.to_dict()
+    problems = differences({**found, "notes": spec.notes}, expected) or differences(found, expected)
+    if problems:
         raise ArtifactError(
             "\n".join([f"{artifact.path}: was made for another task:", *problems]),
             "use an artifact of the same task, or the recipe it was made with",

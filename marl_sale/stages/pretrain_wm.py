@@ -1,7 +1,7 @@
 """pretrain-wm: fit world model and embeddings on a fixed set of episodes, and say how good they are."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,6 +209,21 @@ def report(fit: Pretraining, data: Split) -> dict[str, Any]:
     return {"open_loop": [error.to_json() for error in averaged(errors)]}
 
 
+def summary(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells a good fit from a bad one; report.json has all the rest."""
+    shown = {
+        name: figures[name] for name in ("episodes", "heldout_episodes", "env_steps", "updates", "seconds")
+    }
+    for part, fitted in figures["parts"].items():
+        end = "no longer improves" if fitted["stopped_on_plateau"] else "still improved"
+        epochs = f"after epoch {fitted['best_epoch']} of {fitted['epochs']}; {end}"
+        shown[f"heldout_loss ({part})"] = f"{fitted['heldout_loss']:.4g} {epochs}"
+    for ahead in figures["open_loop"]:
+        baselines = f"(repeat last: {ahead['repeat_last']:.4g}, mean: {ahead['mean']:.4g})"
+        shown[f"error {ahead['steps']} ahead"] = f"{ahead['error']:.4g} {baselines}"
+    return shown
+
+
 def require_possible(recipe: Recipe, policy: Path | None, dataset: Path | None) -> None:
     """UsageError where the recipe has nothing to pre-train, or episodes are asked for twice."""
     config = recipe.config
@@ -292,7 +307,7 @@ def run(
     finally:
         observer.finish()
         env.close()
-    return StageResult.complete(out, "world-model", figures)
+    return StageResult.complete(out, "world-model", figures, summary(figures))
 
 
 def _source(

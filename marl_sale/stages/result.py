@@ -10,7 +10,7 @@ from marl_sale.artifacts.manifest import read_manifest
 
 @dataclass(frozen=True)
 class StageResult:
-    """The artifact a stage wrote, and its headline figures (JSON values only)."""
+    """The artifact a stage wrote, and its figures (JSON values only)."""
 
     artifact: Path
     kind: str
@@ -18,11 +18,15 @@ class StageResult:
     metrics: Mapping[str, Any]
     manifest_sha256: str | None = None
     """Fixes the manifest, and through it every file; None for a dry run, which writes nothing."""
+    summary: Mapping[str, Any] | None = None
+    """The figures that people are shown; None: all of them."""
 
     @classmethod
-    def complete(cls, artifact: Path, kind: str, metrics: Mapping[str, Any]) -> "StageResult":
+    def complete(
+        cls, artifact: Path, kind: str, metrics: Mapping[str, Any], summary: Mapping[str, Any] | None = None
+    ) -> "StageResult":
         """Of an artifact that is finished."""
-        return cls(artifact, kind, "complete", metrics, read_manifest(artifact)[1])
+        return cls(artifact, kind, "complete", metrics, read_manifest(artifact)[1], summary)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -17,7 +17,24 @@ def test_ls_shows_every_kind_with_what_it_is_about() -> None:
     assert any(line.startswith("+no-sale ") and " ablation " in line for line in lines)
     listed = json.loads(cli.invoke(app, ["recipes", "ls", "--json"]).stdout)
     assert {"name", "about", "kind"} == set(listed[0])
-    assert len(listed) == len(lines) - 1
+    assert len(listed) == len([line for line in lines if line]) - 1
+
+
+def test_ls_groups_families_and_keeps_what_has_all_words() -> None:
+    blocks = cli.invoke(app, ["recipes", "ls"]).stdout.split("\n\n")[1:]
+    groups = [{line.split()[0].partition("/")[0] for line in block.splitlines()} for block in blocks]
+    assert {"micro"} in groups
+    assert {"lbf"} in groups
+    assert all(len(group) == 1 or all(name.startswith("+") for name in group) for group in groups)
+    listed = json.loads(cli.invoke(app, ["recipes", "ls", "LBF/", "coop", "--json"]).stdout)
+    assert {entry["name"] for entry in listed} == {
+        "lbf/2s-8x8-2p-2f-coop",
+        "lbf/5x5-2p-1f-coop",
+        "lbf/8x8-2p-2f-coop",
+    }
+    nothing = cli.invoke(app, ["recipes", "ls", "starcraft"])
+    assert nothing.exit_code == 2
+    assert "micro" in nothing.stderr
 
 
 def test_cat_prints_the_file_with_its_comments_or_the_resolved_recipe() -> None:
@@ -71,3 +88,14 @@ def test_validate_reports_all_problems_of_all_recipes_at_once() -> None:
     assert "did you mean tiny/match?" in bad.stderr
     assert "did you mean +qmix?" in bad.stderr
     assert bad.stdout == good.stdout
+
+
+def test_an_overlay_that_changes_nothing_is_told() -> None:
+    def note(*words: str) -> str:
+        done = cli.invoke(app, ["train", *words, "--dry-run"])
+        assert done.exit_code == 0, done.stderr
+        return done.stderr
+
+    assert "note: +masked changes nothing here" in note("micro/3m+masked+qmix")
+    assert "note: +" not in note("lbf/5x5-2p-1f-coop+masked+qmix")
+    assert "note: +" not in note("micro/3m+masked", "--quiet")

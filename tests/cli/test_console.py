@@ -37,6 +37,22 @@ def test_the_time_split_is_in_shares_of_what_was_measured() -> None:
     assert pace.current == "return 0.5  win 25%"
 
 
+def test_the_last_round_may_go_beyond_the_total_and_the_share_does_not() -> None:
+    pace = Pace("train", 100, "env steps", Clock())
+    pace.update(108, {})
+    assert pace.line == "train: 108/100 env steps  100%"
+
+
+def test_people_see_the_summary_and_programs_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {"parts": {"core": {"epochs": 3}}, "seconds": 1.0}
+    result = StageResult(Path("out"), "world-model", "complete", figures, "ab" * 32, {"seconds": 1.0})
+    deliver(result, as_json=True, quiet=False)
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["metrics"] == figures
+    assert "seconds" in shown.err
+    assert "parts" not in shown.err
+
+
 def test_a_log_gets_one_progress_line_in_ten_seconds_and_the_last_state() -> None:
     clock, stream = Clock(), io.StringIO()
     lines = Lines(stream, clock)

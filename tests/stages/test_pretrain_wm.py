@@ -24,6 +24,7 @@ from marl_sale.errors import ArtifactError, RunExistsError, StoppedError, UsageE
 from marl_sale.observer import Silent
 from marl_sale.spec import EnvSpec
 from marl_sale.stages import pretrain_wm
+from marl_sale.stages._artifacts import require_same_task
 from marl_sale.stages.pretrain_wm import Split, held_out_losses, split_episodes
 from marl_sale.stages.result import StageResult
 
@@ -205,6 +206,18 @@ def test_held_out_losses_repeat_and_disturb_nothing(
     assert found[0]["core"] == pytest.approx((3 * each[0] + each[1]) / 4, rel=1e-6)
 
 
+def test_people_are_shown_few_figures_and_the_report_has_all(
+    world_model: Path, short_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    result = run(short_recipe(), tmp_path / "wm", dataset=world_model.parent / "dataset")
+    assert result.summary is not None
+    assert len(result.summary) == 5 + 2 + 3
+    core = result.metrics["parts"]["core"]
+    assert result.summary["heldout_loss (core)"].startswith(f"{core['heldout_loss']:.4g} after epoch ")
+    assert result.summary["error 3 ahead"].startswith(f"{result.metrics['open_loop'][2]['error']:.4g} (")
+    assert opened(tmp_path / "wm").json("report") == result.metrics
+
+
 def test_a_policy_plays_the_episodes(
     agent: Path, world_model: Path, short_recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:
@@ -266,6 +279,18 @@ def test_refusals(
     assert not out.exists()
     with pytest.raises(RunExistsError):
         run(short_recipe(), out, save_dataset=dataset)
+
+
+def test_notes_decide_where_nothing_else_differs(world_model: Path) -> None:
+    """Another version of the rules, say."""
+    artifact = opened(world_model)
+    spec = EnvSpec(**artifact.manifest.env_spec or {})
+    require_same_task(artifact, replace(spec, backend="original"))
+    with pytest.raises(ArtifactError, match='notes: found "", expected "rules 2"'):
+        require_same_task(artifact, replace(spec, notes="rules 2"))
+    with pytest.raises(ArtifactError, match="episode_limit: found 10, expected 11") as caught:
+        require_same_task(artifact, replace(spec, notes="11 steps", episode_limit=11))
+    assert "notes" not in str(caught.value)
 
 
 def test_a_signal_stops_it_between_epochs(

@@ -205,3 +205,17 @@ def test_no_file_names(what: str) -> None:
             continue  # a picture or weights
         found += [f"{path.relative_to(ROOT)}: {hit[0]}" for hit in FORBIDDEN[what].finditer(text)]
     assert not found
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("env-*.md")), ids=lambda page: page.name)
+def test_every_trap_is_guarded_by_a_test_that_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    _, heading, rest = text.partition("## What can go wrong, and the test that guards it\n")
+    assert heading, "the page does not tell the traps"
+    rows = [line for line in rest.partition("\n## ")[0].splitlines() if line.startswith("| ")][1:]
+    tests = "\n".join(file.read_text("utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
+    defined = set(re.findall(r"^def (test_\w+)\(", tests, re.MULTILINE))
+    for row in rows:
+        guards = re.findall(r"`(test_\w+)`", row.rsplit(" | ", 1)[1])
+        assert guards, row
+        assert set(guards) <= defined, set(guards) - defined

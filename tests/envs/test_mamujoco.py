@@ -13,12 +13,13 @@ import torch
 from marl_sale.config import schema
 from marl_sale.envs._load import make_env
 from marl_sale.envs._pool import WORKERS, Pool
-from marl_sale.envs.mamujoco.task import REFUSED, Task
+from marl_sale.envs.mamujoco.task import JOINTS, REFUSED, Task
 from marl_sale.errors import ConfigError, EnvironmentFault
 from marl_sale.spec import Observation
 
 pytest.importorskip("gymnasium_robotics", reason="the extra mamujoco is not installed")
 
+import gymnasium
 import mujoco
 from gymnasium_robotics import mamujoco_v1
 from gymnasium_robotics.envs.multiagent_mujoco import many_segment_swimmer
@@ -286,6 +287,12 @@ def test_the_limit_truncates_and_a_fall_terminates() -> None:
             break
     assert bool(step.terminated)
     assert not bool(step.truncated)
+
+
+def test_the_limits_are_those_the_package_registers() -> None:
+    for body in JOINTS:
+        registered = gymnasium.spec(f"{body}-v5").max_episode_steps
+        assert Task.parse(f"{body}-{next(iter(JOINTS[body]))}").limit == registered, body
 
 
 def test_a_fall_on_the_last_step_is_a_fall() -> None:

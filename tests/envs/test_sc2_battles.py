@@ -4,6 +4,7 @@ Each test would fail without the handling; neither the packages nor the game are
 """
 
 import random
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -304,3 +305,13 @@ def test_another_project_of_the_same_name(tmp_path: Path, monkeypatch: pytest.Mo
     del sys.modules["smac"]
     (found,) = (finding for finding in findings("smac") if finding.what == "package smac")
     assert (found.ok, found.found) == (False, "2.4.1, another project")
+
+
+def test_no_package_is_imported_into_the_program() -> None:
+    """The two do not go into one process: each is imported where a copy is built, in a worker."""
+    code = (
+        "import sys; from marl_sale.envs import _sc2, _sc2_pool, smac, smacv2; "
+        "print(sorted({'smac', 'smacv2', 'pysc2', 's2clientprotocol'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

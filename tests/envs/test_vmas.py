@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from marl_sale_cli.app import app
 from test_contract import TASKS
-from typer.testing import CliRunner
 
 from marl_sale.config import schema
+from marl_sale.config.recipe import list_recipes, load_recipe
 from marl_sale.envs._load import make_env
 from marl_sale.envs.vmas.task import REFUSED, SCENARIOS, Task
 from marl_sale.errors import ConfigError, EnvironmentFault
@@ -440,15 +439,8 @@ def test_the_package_is_imported_quietly_and_only_when_played(tmp_path: Path) ->
     assert (done.stdout, done.stderr) == ("set()\n", "")
 
 
-@pytest.mark.pipeline
-def test_the_whole_pipeline_runs(tmp_path: Path) -> None:
-    def run(*arguments: str) -> None:
-        done = CliRunner().invoke(app, [*arguments, "--quiet"])
-        assert done.exit_code == 0, done.stderr
-
-    world_model, agent = str(tmp_path / "world-model"), str(tmp_path / "agent")
-    short = ["--set", "train.env_steps=400", "--set", "evaluation.period=400"]
-    run("pretrain-wm", "vmas/balance+tiny", "--out", world_model, *short)
-    run("train", "vmas/balance+tiny", "--world-model", world_model, "--out", agent, *short)
-    run("eval", agent, "--episodes", "4", "--out", str(tmp_path / "evaluation"))
-    run("plot", agent, "--out", str(tmp_path / "report"))
+def test_recipes_train_in_many_worlds() -> None:
+    """One world alone costs what 32 cost together."""
+    names = [recipe.name for recipe in list_recipes() if recipe.name.startswith("vmas/")]
+    assert names
+    assert all(load_recipe(name).config.train.num_envs >= 32 for name in names)

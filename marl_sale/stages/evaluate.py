@@ -209,9 +209,9 @@ def _evaluate(
             observer.finish()
         summary = {**summarise(rows), "rounds_replayed": clock.replayed, **who, "bank": seed}
         written.write_json("report", summary)
-        if render is not None and policy is not None:
-            render_episode(env, policy, evaluation_seeds(0, env.num_envs, seed), render)
-            observer.note(f"rendered episode 0 to {render}")
         counters = {"episodes": len(rows), "env_steps": sum(row.episode_length for row in rows)}
         written.finish("complete", counters=counters)
+    if render is not None and policy is not None:  # last: where nothing can be drawn, the figures are safe
+        render_episode(env, policy, evaluation_seeds(0, env.num_envs, seed), render)
+        observer.note(f"rendered episode 0 to {render}")
     return StageResult.complete(out, "evaluation", summary)

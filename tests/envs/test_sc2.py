@@ -4,6 +4,7 @@ What is measured here says nothing about StarCraft II (tests/sc2_stand_in).
 """
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from marl_sale_cli.app import app
-from typer.testing import CliRunner
 
 from marl_sale.config.recipe import list_recipes, load_recipe
 from marl_sale.data.collect import Clock, Exploration, play
 from marl_sale.data.episodes import Episodes
 from marl_sale.envs import _sc2_pool
-from marl_sale.envs._load import make_env
+from marl_sale.envs._load import describe, make_env
 from marl_sale.envs.smac import MAPS
 from marl_sale.errors import ConfigError, EnvironmentFault
 from marl_sale.seeding import episode_seeds
@@ -72,6 +71,21 @@ def random_round(recipe: str, num_envs: int, clock: Clock | None = None) -> tupl
         return episodes, env.spec, env.restarts  # type: ignore[attr-defined]
     finally:
         env.close()
+
+
+def test_the_page_tells_the_sizes() -> None:
+    page = Path(__file__).parents[2] / "docs/env-smac.md"
+    rows = re.findall(r"^\| `(\w+)` ((?:\| \d+ ){5})\|$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    told = {name: tuple(map(int, numbers.strip(" |").split(" | "))) for name, numbers in rows}
+    assert told == {name.partition("/")[2]: sizes for name, sizes in SIZES.items()}
+
+
+@pytest.mark.parametrize("name", [name for name in SIZES if "2c_vs_64zg" not in name])
+def test_micro_has_the_same_sizes(name: str) -> None:
+    _, _, task = name.partition("/")
+    spec = describe(load_recipe(f"micro/{task}").config.env)
+    sizes = (spec.n_agents, spec.obs_size, spec.state_size, spec.n_actions, spec.episode_limit)
+    assert sizes == SIZES[name]
 
 
 def test_every_recipe_has_its_sizes_and_maps() -> None:
@@ -216,32 +230,3 @@ def test_without_the_game(stand_in: Path, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("SC2PATH", str(tmp_path))
     with pytest.raises(EnvironmentFault, match="export SC2PATH="):
         make_env(load_recipe("smac/3m").config.env, 1)
-
-
-@pytest.mark.pipeline
-def test_the_four_commands(stand_in: Path, tmp_path: Path) -> None:
-    def run(*arguments: str) -> str:
-        done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / arguments[0])])
-        assert done.exit_code == 0, done.output
-        return done.stdout.strip()
-
-    small = [
-        f"--set={text}"
-        for text in (
-            *("train.env_steps=120", "train.num_envs=2", "evaluation.num_envs=2", "evaluation.episodes=2"),
-            *(
-                "evaluation.period=60",
-                "train.checkpoint_period=60",
-                "pretrain.episodes=4",
-                "agent.hidden_size=8",
-            ),
-        )
-    ]
-    recipe = "smac/3m+tiny"
-    world_model = run("pretrain-wm", recipe, *small)
-    agent = run("train", recipe, "--world-model", world_model, *small)
-    evaluation = run("eval", agent, "--episodes", "2")
-    run("plot", agent, evaluation)
-    for artifact in (world_model, agent, evaluation):
-        spec = json.loads((Path(artifact) / "manifest.json").read_text())["env_spec"]
-        assert "build 99999" in spec["notes"]  # nobody can take it for a result of the game

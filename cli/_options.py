@@ -46,6 +46,12 @@ ExpectSha256 = Annotated[
         show_default=False,
     ),
 ]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Go on with the unfinished run in the output folder, from its last checkpoint."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, say what would be done, and write nothing.")

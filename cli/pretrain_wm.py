@@ -16,6 +16,7 @@ from ._options import (
     Overrides,
     Quiet,
     RecipeName,
+    Resume,
     Seed,
     TensorBoard,
     command_line,
@@ -44,6 +45,7 @@ def pretrain_wm(
             "--save-dataset", metavar="DIR", help="Also keep the gathered episodes, as a dataset artifact."
         ),
     ] = None,
+    resume: Resume = False,
     out: Out = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -58,7 +60,8 @@ def pretrain_wm(
 
     Gathers episodes and fits the world model and the embeddings to them.
 
-    Reads: a recipe; with --policy an agent artifact, with --dataset a dataset artifact of the same task.
+    Reads: a recipe; with --policy an agent artifact, with --dataset a dataset artifact of the same task; with
+    --resume the unfinished world-model artifact in the output folder.
 
     Writes: a world-model artifact, for `marl-sale train --world-model`, with its errors on held-out episodes
     in report.json; by default in results/RECIPE/pretrain-wm/.
@@ -72,7 +75,14 @@ def pretrain_wm(
     folder = out or folders.default_out(resolved, "pretrain-wm", seed)
     if dry_run:
         planned = plan.pretrain_wm(
-            resolved, folder, device=device, policy=policy, dataset=dataset, save_dataset=save_dataset
+            resolved,
+            folder,
+            seed=seed,
+            device=device,
+            policy=policy,
+            dataset=dataset,
+            save_dataset=save_dataset,
+            resume=resume,
         )
         deliver(planned, as_json=as_json, quiet=quiet)
         return
@@ -87,5 +97,6 @@ def pretrain_wm(
             policy=policy,
             dataset=dataset,
             save_dataset=save_dataset,
+            resume=resume,
         )
     deliver(result, as_json=as_json, quiet=quiet)

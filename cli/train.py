@@ -17,6 +17,7 @@ from ._options import (
     Overrides,
     Quiet,
     RecipeName,
+    Resume,
     Seed,
     TensorBoard,
     command_line,
@@ -32,9 +33,7 @@ def train(
         typer.Option("--world-model", metavar="ARTIFACT", help="Start from this pre-trained world model."),
     ] = None,
     expect_sha256: ExpectSha256 = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint in the output folder.")
-    ] = False,
+    resume: Resume = False,
     out: Out = None,
     seed: Seed = 0,
     device: Device = "auto",

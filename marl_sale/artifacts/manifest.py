@@ -113,6 +113,8 @@ class CheckpointManifest(_Record):
     created: Time
     counters: dict[Name, Number]
     score: Number | None
+    scheduled: bool = True
+    """Whether the recipe's env steps asked for it, not the clock or a signal."""
     offsets: dict[RelativePath, Count]
     """Length of each metrics file of the run at this step, in bytes."""
     files: dict[RelativePath, FileEntry]

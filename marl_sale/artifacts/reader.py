@@ -186,9 +186,9 @@ class Artifact(_Folder):
         if manifest.status not in status:
             hint = {
                 "running": "wait until it has finished; if it was killed, make it again"
-                " (or, for train, continue it with --resume)",
+                " (pretrain-wm and train: or continue it with --resume)",
                 "complete": "name one that is not finished",
-            }.get(manifest.status, "make it again (or, for train, continue it with --resume)")
+            }.get(manifest.status, "make it again (pretrain-wm and train: or continue it with --resume)")
             raise ArtifactError(
                 f"{path}: its status is {manifest.status}; needed: {' or '.join(status)}", hint
             )

@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Artifact", "Checkpoint", "CheckpointWriter", "Run"]
 
+Keep = Literal["latest", "best", "every"]
+"""Which checkpoints of a run stay; `best` is the latest and the best."""
+
 COMMAND = "command.txt"
 LOG = "log.txt"
 _FIXED = (CONFIG, COMMAND)
@@ -84,7 +87,7 @@ def _check_vacant(folder: Path, *, locked: bool) -> None:
         raise _held(folder)
     raise RunExistsError(
         f"{folder}: not empty; nothing in it was touched",
-        "choose another folder with --out; an unfinished run of train goes on with --resume",
+        "choose another folder with --out",
     )
 
 
@@ -151,7 +154,7 @@ class Run(_Writer):
         self.path = path
         self._manifest = manifest
         self._lock: int | None = lock
-        self._scores = {step: checkpoint.score for step, checkpoint in checkpoints.items()}
+        self._checkpoints = {step: checkpoint.manifest for step, checkpoint in checkpoints.items()}
         self._offsets = dict(latest.manifest.offsets) if latest else {}
         self._streams: dict[str, MetricsWriter] = {}
 
@@ -219,10 +222,18 @@ class Run(_Writer):
 
     @classmethod
     def resume(
-        cls, out: Path, *, kind: str, fingerprint: str | None, seed: int, env_spec: Mapping[str, Any] | None
+        cls,
+        out: Path,
+        *,
+        kind: str,
+        fingerprint: str | None,
+        seed: int,
+        env_spec: Mapping[str, Any] | None,
+        from_scheduled: bool = False,
     ) -> "Run":
         """Continue the unfinished run in `out` from its latest checkpoint (from nothing where it has none).
 
+        `from_scheduled`: from its latest scheduled one; those after it are deleted.
         Raises ArtifactError with every difference to what is asked, RunExistsError where the run is
         complete, StoppedError where another process holds it.
         """
@@ -249,6 +260,11 @@ class Run(_Writer):
             checkpoints = {
                 step: Checkpoint.open(out, step, run=manifest.id) for step in checkpoint_steps(out)
             }
+            if from_scheduled:
+                scheduled = [step for step, found in checkpoints.items() if found.manifest.scheduled]
+                for step in [step for step in checkpoints if step > max(scheduled, default=-1)]:
+                    _fs.remove(out / checkpoint_folder(step))
+                    del checkpoints[step]
             manifest = manifest.changed(status="running", updated=now(), files=files, notes=())
             _fs.write(out / MANIFEST, manifest.to_bytes())
             return cls(out, manifest, lock, checkpoints)
@@ -294,24 +310,38 @@ class Run(_Writer):
         self._streams[name] = MetricsWriter(self.path / name, columns, truncate_at=start)
         return self._streams[name]
 
+    @property
+    def scheduled_steps(self) -> list[int]:
+        """Steps of the scheduled checkpoints there are, ascending."""
+        return [step for step, manifest in self._checkpoints.items() if manifest.scheduled]
+
     def latest_checkpoint(self) -> Checkpoint | None:
         """The checkpoint to continue from; None before the first."""
-        if not self._scores:
+        if not self._checkpoints:
             return None
-        return Checkpoint.open(self.path, max(self._scores), run=self._manifest.id)
+        return Checkpoint.open(self.path, max(self._checkpoints), run=self._manifest.id)
 
     @contextmanager
     def checkpoint(
-        self, step: int, *, counters: Mapping[str, int | float], score: float | None
+        self,
+        step: int,
+        *,
+        counters: Mapping[str, int | float],
+        score: float | None,
+        keep: Keep = "best",
+        scheduled: bool = True,
     ) -> Iterator[CheckpointWriter]:
         """Write the checkpoint of `step`, which must be later than all before (ValueError).
 
-        After a clean exit it is durable, and of the older ones only the best (highest score, the later one
-        where equal) is kept. After an exception, in the body or here, everything is as before.
+        After a clean exit it is durable, and older ones are deleted as `keep` says: all but the best (highest
+        score, the later one where equal), all, or none. One that was not `scheduled` (the clock or a signal
+        asked for it) goes in any case with the next, and the latest scheduled one stays beside it: what is
+        left of a run does not tell how often it was interrupted. After an exception, in the body or here,
+        everything is as before.
         """
         self._check_open()
-        if step <= max(self._scores, default=-1):
-            raise ValueError(f"step {step} is not after the latest checkpoint ({max(self._scores)})")
+        if step <= max(self._checkpoints, default=-1):
+            raise ValueError(f"step {step} is not after the latest checkpoint ({max(self._checkpoints)})")
         if score is not None and not math.isfinite(score):
             raise ValueError(f"the score of a checkpoint must be finite or None, not {score}")
         _fs.make_folder(self.path / CHECKPOINTS)
@@ -327,6 +357,7 @@ class Run(_Writer):
                 created=now(),
                 counters=dict(counters),
                 score=score,
+                scheduled=scheduled,
                 offsets={**self._offsets, **{name: s.offset for name, s in self._streams.items()}},
                 files=writer.files,
             )
@@ -335,17 +366,28 @@ class Run(_Writer):
         except BaseException:
             _fs.discard(temporary)
             raise
-        self._scores[step] = score
-        for old in set(self._scores) - {step, best_step(self._scores)}:
+        self._checkpoints[step] = manifest
+        for old in set(self._checkpoints) - self._kept(keep):
             _fs.remove(self.path / checkpoint_folder(old))
-            del self._scores[old]
+            del self._checkpoints[old]
         self._update(counters=dict(counters))
 
+    def _kept(self, keep: Keep) -> set[int]:
+        """Steps of the checkpoints that stay."""
+        lasting = self.scheduled_steps
+        kept = {max(self._checkpoints), *(lasting if keep == "every" else lasting[-1:])}
+        best = best_step({step: self._checkpoints[step].score for step in lasting})
+        return kept | {best} if keep == "best" and best is not None else kept
+
     def prune(self, folder: str, keep: Collection[str]) -> None:
-        """Delete every file in a folder of the run but those to keep: what no checkpoint needs any more."""
+        """Delete every file in a folder of the run but those to keep (and the folder, where there are none):
+        what no checkpoint needs any more.
+        """
         self._check_open()
         path = self.path / _checked(folder)
-        if path.is_dir():
+        if not keep:
+            _fs.discard(path)
+        elif path.is_dir():
             for name in set(_fs.names(path)).difference(keep):
                 _fs.discard(path / name)
 

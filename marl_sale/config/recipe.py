@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -18,7 +19,7 @@ from pydantic import ValidationError
 from marl_sale.config import library, strict_yaml
 from marl_sale.config.keys import expected, keys, nearest, sections, unknown
 from marl_sale.config.library import RecipeFile, changes_of, flatten, list_recipes, recipe_text
-from marl_sale.config.schema import Config
+from marl_sale.config.schema import UNSEEN, Config
 from marl_sale.config.strict_yaml import Value, brief
 from marl_sale.errors import ConfigError
 
@@ -47,7 +48,7 @@ class Recipe:
     overrides: tuple[str, ...]
     config: Config
     fingerprint: str
-    """sha256 of `text`, 64 hexadecimal digits."""
+    """sha256 of `text` without the keys that change no result (`UNSEEN`), 64 hexadecimal digits."""
     text: str
     """Canonical YAML of the whole configuration; read again, it gives the same fingerprint."""
 
@@ -178,7 +179,7 @@ def _resolve(name: str, files: Sequence[RecipeFile], overrides: Sequence[str], p
     for override in overrides:
         with problems.collected():
             layers.append(_override(override))
-    leaves: dict[str, _Leaf] = {}
+    leaves = dict(_unseen())
     for layer in layers:
         leaves.update(_leaves(layer, problems))
     if files and files[0].complete:
@@ -186,8 +187,23 @@ def _resolve(name: str, files: Sequence[RecipeFile], overrides: Sequence[str], p
     config = _validate(leaves, problems)
     problems.raise_any()
     assert config is not None
-    text = strict_yaml.dump(config.model_dump())
-    return Recipe(name, tuple(overrides), config, hashlib.sha256(text.encode()).hexdigest(), text)
+    return Recipe(name, tuple(overrides), config, _fingerprint(config), strict_yaml.dump(config.model_dump()))
+
+
+@cache
+def _unseen() -> Mapping[str, _Leaf]:
+    """The keys a complete configuration may lack, as base.yaml has them."""
+    base = library.packaged("base")
+    values = flatten(base.values)
+    return {key: _Leaf(values[key], base.at(key)) for key in UNSEEN}
+
+
+def _fingerprint(config: Config) -> str:
+    seen = config.model_dump()
+    for key in UNSEEN:
+        section, _, name = key.partition(".")
+        del seen[section][name]
+    return hashlib.sha256(strict_yaml.dump(seen).encode()).hexdigest()
 
 
 def _override(text: str) -> _Layer:

@@ -102,8 +102,15 @@ class Train(Section):
     updates_per_episode: Annotated[float, Field(gt=0.0, le=1000.0, allow_inf_nan=False)]
     reward_scale: Annotated[float, Field(gt=0.0, le=1e6, allow_inf_nan=False)]
     checkpoint_period: Positive
+    checkpoint_minutes: Annotated[float, Field(ge=0.0, le=10000.0, allow_inf_nan=False)]
+    keep_checkpoints: Literal["latest", "best", "every"]
     log_period: Positive
     threads: Annotated[int, Field(ge=1, le=1024)]
+
+
+UNSEEN = ("train.checkpoint_minutes", "train.keep_checkpoints")
+"""Keys that say how a run is kept and change nothing it computes: not in the fingerprint, so that they can
+differ when a run goes on, and base.yaml's value stands in where an older config.yaml has none."""
 
 
 class Pretrain(Section):
@@ -122,7 +129,7 @@ class Evaluation(Section):
 
 
 class Config(Section):
-    """Everything that decides a result, except the seed."""
+    """Everything that decides a result, except the seed; and how a run is kept."""
 
     algorithm: Literal["mmsa", "qmix", "vdn", "iql"]
     discount: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]

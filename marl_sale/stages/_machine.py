@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 from types import FrameType
 
 import torch
@@ -41,7 +42,11 @@ def _keep_freed_memory() -> None:
 
 
 class StopFlag:
-    """Set by the first signal; a stage looks at it between rounds. A second signal ends the process."""
+    """Set by the first signal; a stage looks at it between rounds.
+
+    The same one again, SIGINT or SIGTERM, ends the process at once: impatience. Another one does not, as
+    whoever stops a job may do so in several ways (Ctrl-C reaches a whole group, a scheduler warns first).
+    """
 
     def __init__(self) -> None:
         self.signal: str | None = None
@@ -50,9 +55,23 @@ class StopFlag:
         return self.signal is not None
 
     def _set(self, number: int, _: FrameType | None) -> None:
-        if self.signal is not None:
-            raise KeyboardInterrupt
-        self.signal = signal.Signals(number).name
+        self.signal = self.signal or signal.Signals(number).name
+        if number != signal.SIGUSR1:
+            signal.signal(number, signal.SIG_DFL)  # the kernel's: it does not wait for a long call to return
+
+
+class Due:
+    """True once so many minutes have passed since it was made or reset (0: never)."""
+
+    def __init__(self, minutes: float) -> None:
+        self.minutes = minutes
+        self.reset()
+
+    def __bool__(self) -> bool:
+        return 0 < self.minutes * 60 <= monotonic() - self._since
+
+    def reset(self) -> None:
+        self._since = monotonic()
 
 
 @contextmanager

@@ -13,8 +13,12 @@ from marl_sale.artifacts.reader import Checkpoint
 from marl_sale.artifacts.store import CheckpointWriter
 from marl_sale.data.replay import Replay
 from marl_sale.seeding import torch_generator
+from marl_sale.stages._learner import below, learner_tensors, load_learner
 from marl_sale.stages._replay_files import ReplayFiles
 from marl_sale.stages.diverged import RATE_AFTER_ROLLBACK, Guard
+
+_AGENT = "learner.agent."
+"""Names of what acts: in a file of its own, which is all that executing a policy takes."""
 
 
 @dataclass
@@ -73,15 +77,12 @@ class Progress:
     rollbacks: int = 0
     """Returns to a checkpoint because too many updates had to be left out."""
 
-    def save(self, writer: CheckpointWriter, files: ReplayFiles) -> None:
+    def save(self, writer: CheckpointWriter, files: ReplayFiles, *, scheduled: bool) -> None:
         """Write a checkpoint: the agents' weights, the rest of the learner, and its state."""
-        tensors = self.algorithm.state_dict()
-        agent = {name: value for name, value in tensors.items() if name.startswith("agent.")}
-        writer.write_tensors("weights", {name.removeprefix("agent."): value for name, value in agent.items()})
-        rest = {f"learner.{name}": value for name, value in tensors.items() if name not in agent}
-        for index, slots in self.algorithm.optimiser.state_dict()["state"].items():
-            rest |= {f"optimiser.{index}.{name}": value for name, value in slots.items()}
-        rest |= {f"generator.{name}": generator.get_state() for name, generator in self._generators().items()}
+        tensors = learner_tensors(self.algorithm, self._generators())
+        agent = below(_AGENT, tensors)
+        writer.write_tensors("weights", agent)
+        rest = {name: value for name, value in tensors.items() if not name.startswith(_AGENT)}
         writer.write_tensors("state", rest)
         writer.write_json(
             "state",
@@ -92,7 +93,7 @@ class Progress:
                 "evaluation": self.evaluation,
                 "guard": asdict(self.guard),
                 "rollbacks": self.rollbacks,
-                "segments": files.save(self.replay),
+                "segments": files.save(self.replay, drop=scheduled),
             },
         )
 
@@ -100,21 +101,8 @@ class Progress:
         """Go on from a checkpoint."""
         state = checkpoint.json("state")
         weights = checkpoint.tensors("weights", self.algorithm.agent.state_dict())
-        rest = checkpoint.tensors("state")
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {n.removeprefix(prefix): v for n, v in rest.items() if n.startswith(prefix)}
-
-        agent = {f"agent.{name}": value for name, value in weights.items()}
-        self.algorithm.load_state_dict({**part("learner."), **agent})
-        slots: dict[int, dict[str, Tensor]] = {}
-        for name, value in part("optimiser.").items():
-            index, slot = name.split(".", 1)
-            slots.setdefault(int(index), {})[slot] = value
-        groups = self.algorithm.optimiser.state_dict()["param_groups"]
-        self.algorithm.optimiser.load_state_dict({"state": slots, "param_groups": groups})
-        for name, generator in self._generators().items():
-            generator.set_state(rest[f"generator.{name}"])
+        agent = {f"{_AGENT}{name}": value for name, value in weights.items()}
+        load_learner({**checkpoint.tensors("state"), **agent}, self.algorithm, self._generators())
         self.counters = Counters(**state["counters"])
         self.averages = Averages(**state["averages"])
         self.best_score, self.evaluation = state["best_score"], state["evaluation"]

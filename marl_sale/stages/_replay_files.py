@@ -8,6 +8,9 @@ from marl_sale.artifacts.weights import read_tensors, write_tensors
 from marl_sale.data.episodes import Episodes
 from marl_sale.data.replay import Replay
 
+REPLAY = "replay"
+"""Folder of a run that holds the episodes it still draws from."""
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -34,17 +37,25 @@ class ReplayFiles:
         """Files that the latest checkpoint needs."""
         return {segment.name for segment in self.segments}
 
-    def save(self, replay: Replay) -> list[dict[str, Any]]:
-        """Write the episodes added since the last call; returns what a checkpoint lists."""
+    def save(self, replay: Replay | None, *, drop: bool = True) -> list[dict[str, Any]]:
+        """Write the episodes added since the last call (None: no more are); returns what a checkpoint lists.
+
+        `drop`: leave out what the replay no longer holds; a checkpoint before this one then loses it too.
+        """
+        if replay is not None:
+            self._add(replay, drop)
+        return [asdict(segment) for segment in self.segments]
+
+    def _add(self, replay: Replay, drop: bool) -> None:
         saved = self.segments[-1].first + self.segments[-1].count if self.segments else 0
         first = max(saved, replay.added - replay.capacity)
         if count := replay.added - first:
             new = Segment(first, count, "")
             sha256 = write_tensors(self.folder / new.name, replay.newest(count).to_tensors())
             self.segments.append(Segment(first, count, sha256))
-        oldest = replay.added - len(replay)
-        self.segments = [s for s in self.segments if s.first + s.count > oldest]
-        return [asdict(segment) for segment in self.segments]
+        if drop:
+            oldest = replay.added - len(replay)
+            self.segments = [s for s in self.segments if s.first + s.count > oldest]
 
     def load(self, replay: Replay) -> None:
         """Fill an empty replay."""

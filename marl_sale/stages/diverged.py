@@ -47,6 +47,7 @@ class TooManySkippedError(DivergedError):
     def __init__(self, cause: NotFiniteError, batch: Batch, noise: Tensor | None, rollbacks: int) -> None:
         super().__init__(cause.what, cause.hint)
         self.first, self.batch, self.noise, self.rollbacks = cause.first, batch, noise, rollbacks
+        self.can_go_back = False
 
 
 def noise_state(algorithm: Qmix) -> Tensor | None:

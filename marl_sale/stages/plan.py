@@ -5,7 +5,7 @@ nothing. Counts that depend on how long episodes turn out to be are bounds, and 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,14 @@ import torch
 from marl_sale.algorithms._load import build, build_pretraining
 from marl_sale.algorithms.mmsa import Mmsa
 from marl_sale.analysis import runs as analysis
-from marl_sale.artifacts.manifest import differences, read_manifest
 from marl_sale.artifacts.reader import Artifact
 from marl_sale.config.recipe import Recipe
 from marl_sale.data.replay import replay_bytes
 from marl_sale.envs._load import describe
-from marl_sale.errors import ArtifactError, RunExistsError
 from marl_sale.spec import EnvSpec
 from marl_sale.stages._artifacts import load_policy, recipe_of, require_same_task
 from marl_sale.stages._machine import choose_device
+from marl_sale.stages._runs import not_empty, progress_of, require_unfinished, require_vacant
 from marl_sale.stages.evaluate import open_agent
 from marl_sale.stages.folders import finished_seconds
 from marl_sale.stages.pretrain_wm import require_possible
@@ -34,12 +33,14 @@ def pretrain_wm(
     recipe: Recipe,
     out: Path,
     *,
+    seed: int,
     device: str,
     policy: Path | None = None,
     dataset: Path | None = None,
     save_dataset: Path | None = None,
+    resume: bool = False,
 ) -> StageResult:
-    """Plan of `pretrain-wm`."""
+    """Plan of `pretrain-wm`; a resumed run's counts are those of the whole run."""
     config = recipe.config
     require_possible(recipe, policy, dataset)
     where, spec = choose_device(device, config.train.threads), describe(config.env)
@@ -52,8 +53,9 @@ def pretrain_wm(
         stored = Artifact.open(dataset, kind="dataset")
         require_same_task(stored, spec)
         episodes = int(stored.manifest.counters["episodes"])
-    for folder in (out, save_dataset):
-        _require_vacant(folder)
+    reached = _begin(out, "world-model", recipe, seed, spec, resume=resume)
+    if save_dataset is not None and not resume:
+        require_vacant(save_dataset, "dataset", recipe, seed, spec)
     fitted = episodes - min(max(1, round(config.pretrain.holdout * episodes)), episodes - 1)
     chunks = math.ceil(spec.episode_limit / (config.replay.chunk_length or spec.episode_limit))
     batches = math.ceil(fitted * chunks / config.replay.batch_episodes)
@@ -62,6 +64,7 @@ def pretrain_wm(
         "world-model",
         spec,
         device=str(where),
+        **reached,
         parameters=build_pretraining(config, spec).parameter_count(),
         replay_bytes=replay_bytes(spec, episodes),
         episodes=episodes,
@@ -87,10 +90,7 @@ def train(
     algorithm = build(config, spec)
     if world_model is not None:
         load_world_model(world_model, algorithm)
-    if resume:
-        _require_resumable(out, {"fingerprint": recipe.fingerprint, "seed": seed, "env_spec": spec.to_dict()})
-    else:
-        _require_vacant(out)
+    reached = _begin(out, "agent", recipe, seed, spec, resume=resume)
     steps, size = config.train.env_steps, config.replay.batch_episodes
     rounds = math.ceil(steps / (config.train.num_envs * spec.episode_limit))
     earning = max(0, rounds * config.train.num_envs - size + 1)
@@ -102,6 +102,7 @@ def train(
         "agent",
         spec,
         device=str(where),
+        **reached,
         parameters=algorithm.parameter_count(),
         replay_bytes=replay_bytes(
             spec, config.replay.capacity_episodes, getattr(torch, config.replay.observations)
@@ -175,21 +176,15 @@ def _plan(out: Path, kind: str, spec: EnvSpec, **figures: Any) -> StageResult:
     return StageResult(out, kind, "dry-run", {**task, **figures})
 
 
-def _require_vacant(out: Path | None) -> None:
-    if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise RunExistsError(
-            f"{out}: not empty; nothing in it was touched",
-            "choose another folder with --out; an unfinished run of train goes on with --resume",
-        )
+def _begin(out: Path, kind: str, recipe: Recipe, seed: int, spec: EnvSpec, *, resume: bool) -> dict[str, str]:
+    """What there is to say of where a run starts."""
+    if not resume:
+        require_vacant(out, kind, recipe, seed, spec)
+        return {}
+    manifest = require_unfinished(out, kind, recipe, seed, spec)
+    return {"goes_on": progress_of(manifest.counters)}
 
 
-def _require_resumable(out: Path, expected: Mapping[str, Any]) -> None:
-    manifest, _ = read_manifest(out)
-    found = {"kind": manifest.kind} | {name: getattr(manifest, name) for name in expected}
-    if problems := differences(found, {"kind": "agent", **expected}):
-        raise ArtifactError(
-            "\n".join([f"{out}: another run than the one asked for:", *problems]),
-            "resume it with the recipe in its config.yaml and its seed, or start a new run with --out",
-        )
-    if manifest.status == "complete":
-        raise RunExistsError(f"{out}: this run is complete", "start a new run with --out")
+def _require_vacant(out: Path) -> None:
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise not_empty(out)

@@ -1,6 +1,6 @@
 """train: collect, learn, evaluate, checkpoint — until the recipe's env steps are used up."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 from marl_sale.algorithms._load import build
 from marl_sale.algorithms.mmsa import Mmsa
 from marl_sale.algorithms.qmix import Qmix
-from marl_sale.artifacts.manifest import Input, read_manifest
+from marl_sale.artifacts.manifest import Input
 from marl_sale.artifacts.reader import Artifact, checkpoint_steps
 from marl_sale.artifacts.store import Run
 from marl_sale.config.recipe import Recipe
@@ -20,15 +20,16 @@ from marl_sale.data.collect import Clock, Exploration, play
 from marl_sale.data.episodes import Episodes
 from marl_sale.data.replay import Replay
 from marl_sale.envs._load import make_env
-from marl_sale.errors import ArtifactError, NotFiniteError, StoppedError, UsageError
+from marl_sale.errors import NotFiniteError, StoppedError, UsageError
 from marl_sale.functional.schedules import linear
 from marl_sale.observer import Observer
 from marl_sale.seeding import episode_seeds, torch_generator
 from marl_sale.spec import VectorEnv
 from marl_sale.stages._artifacts import require_same_sections, require_same_task
-from marl_sale.stages._machine import StopFlag, choose_device, stop_on_signal
+from marl_sale.stages._machine import Due, StopFlag, choose_device, stop_on_signal
 from marl_sale.stages._progress import Averages, Counters, Progress
-from marl_sale.stages._replay_files import ReplayFiles
+from marl_sale.stages._replay_files import REPLAY, ReplayFiles
+from marl_sale.stages._runs import CONTINUE, begin
 from marl_sale.stages.diverged import MOST_ROLLBACKS, TooManySkippedError, keep, noise_state
 from marl_sale.stages.evaluate import evaluate_policy, summarise
 from marl_sale.stages.result import StageResult
@@ -44,8 +45,6 @@ EVALUATION_COLUMNS = (
     "episode_length",
     "win_rate",
 )
-REPLAY = "replay"
-"""Folder of a run that holds the episodes it still draws from."""
 REUSED_SECTIONS = (
     "agent.core",
     "agent.hidden_size",
@@ -121,6 +120,7 @@ class Training:
         self.files, self.observer = files, observer
         self.train_rows = written.metrics("train", train_columns(progress.algorithm))
         self.evaluation_rows = written.metrics("evaluation", EVALUATION_COLUMNS)
+        self.due = Due(config.train.checkpoint_minutes)
 
     def run(self, env: VectorEnv, evaluation_env: VectorEnv, seed: int, stop: StopFlag) -> None:
         """From where the progress stands to the last env step; StoppedError after a signal."""
@@ -129,6 +129,8 @@ class Training:
         started = perf_counter() - counters.seconds
         if counters.env_steps == 0:
             self.evaluate(evaluation_env)
+            if stop:
+                raise self.stopped(stop)
         rounds = collect(config, env, self.progress, seed)
         while counters.env_steps < config.train.env_steps:
             before = counters.env_steps
@@ -155,19 +157,14 @@ class Training:
             if ended or _crossed(before, counters.env_steps, config.evaluation.period):
                 score, improved = self.evaluate(evaluation_env)
                 counters.seconds = perf_counter() - started
-            if (
-                ended
-                or improved
-                or stop
-                or _crossed(before, counters.env_steps, config.train.checkpoint_period)
-            ):
+            period = _crossed(before, counters.env_steps, config.train.checkpoint_period)
+            if ended or improved or period:
                 self.checkpoint(score)
+            elif stop or self.due:
+                self.checkpoint(None, scheduled=False)
             self.observer.progress(counters.env_steps, self.figures())
             if stop and not ended:
-                raise StoppedError(
-                    f"{self.written.path}: stopped by {stop.signal} after {counters.env_steps} env steps",
-                    "continue with the same command and --resume",
-                )
+                raise self.stopped(stop)
 
     def log(self) -> None:
         """One row of the training metrics: counters, and means since the row before."""
@@ -201,12 +198,27 @@ class Training:
             self.progress.best_score = score
         return score, best is not None and score > best
 
-    def checkpoint(self, score: float | None) -> None:
-        """Everything a resumed run needs; `score` is the return of these very weights, if just evaluated."""
+    def checkpoint(self, score: float | None, *, scheduled: bool = True) -> None:
+        """Everything a resumed run needs; `score` is the return of these very weights, if just evaluated.
+
+        Only env steps schedule one: not where a run was interrupted or how fast it was, which would make a
+        return to a scheduled checkpoint, or the best one, differ from run to run.
+        """
         counters = self.progress.counters
-        with self.written.checkpoint(counters.env_steps, counters=asdict(counters), score=score) as writer:
-            self.progress.save(writer, self.files)
+        with self.written.checkpoint(
+            counters.env_steps,
+            counters=asdict(counters),
+            score=score,
+            keep=self.config.train.keep_checkpoints,
+            scheduled=scheduled,
+        ) as writer:
+            self.progress.save(writer, self.files, scheduled=scheduled)
         self.written.prune(REPLAY, self.files.names)
+        self.due.reset()
+
+    def stopped(self, stop: StopFlag) -> StoppedError:
+        done = self.progress.counters.env_steps
+        return StoppedError(f"{self.written.path}: stopped by {stop.signal} after {done} env steps", CONTINUE)
 
     def figures(self) -> dict[str, float]:
         """What a progress display shows."""
@@ -232,7 +244,7 @@ def run(
 ) -> StageResult:
     """Train the recipe's algorithm, from a pre-trained world model where one is given.
 
-    Where too many updates have to be left out, training goes back to its last checkpoint, at most twice.
+    Where too many updates have to be left out, it goes back to its last scheduled checkpoint, at most twice.
     Raises UsageError where the algorithm reads no world model, ArtifactError where that does not fit,
     RunExistsError where `out` is in use, StoppedError after a signal, DivergedError when it diverges.
     """
@@ -251,7 +263,7 @@ def run(
         try:
             return attempt(resume=resume or after is not None, after=after)
         except TooManySkippedError as error:
-            if error.rollbacks == MOST_ROLLBACKS or not checkpoint_steps(out):
+            if error.rollbacks == MOST_ROLLBACKS or not error.can_go_back:
                 raise
             after = error
 
@@ -283,24 +295,19 @@ def _run(
             observations=getattr(torch, config.replay.observations),
         )
         progress = Progress(algorithm, replay, torch_generator(seed, "replay"), Counters(), Averages())
-        spec, fingerprint = env.spec.to_dict(), recipe.fingerprint
-        if resume:
-            _require_same_inputs(out, inputs)
-            written = Run.resume(out, kind="agent", fingerprint=fingerprint, seed=seed, env_spec=spec)
-        else:
-            written = Run.create(
-                out,
-                kind="agent",
-                fingerprint=fingerprint,
-                seed=seed,
-                recipe=recipe.name,
-                overrides=recipe.overrides,
-                config_text=recipe.text,
-                env_spec=spec,
-                inputs=inputs,
-                command=command,
-                device=str(where),
-            )
+        written = begin(
+            out,
+            kind="agent",
+            recipe=recipe,
+            seed=seed,
+            spec=env.spec,
+            inputs=inputs,
+            command=command,
+            device=str(where),
+            resume=resume,
+            from_scheduled=after is not None,
+            inputs_needed=not checkpoint_steps(out),
+        )
         with written, stop_on_signal() as stop:
             files = ReplayFiles(out / REPLAY, [])
             checkpoint = written.latest_checkpoint() if resume else None
@@ -319,6 +326,7 @@ def _run(
                 training.run(env, evaluation_env, seed, stop)
             except TooManySkippedError as error:
                 keep(written, algorithm, error)
+                error.can_go_back = bool(written.scheduled_steps)
                 raise
             counters = asdict(progress.counters)
             written.finish("complete", counters=counters)
@@ -343,20 +351,6 @@ def load_world_model(path: Path, algorithm: Qmix) -> Input:
     expected = {name: state[name] for name in algorithm.pretrained_names}
     algorithm.load_pretrained(artifact.tensors("weights/world_model", expected))
     return artifact.as_input("world-model")
-
-
-def _require_same_inputs(out: Path, inputs: Sequence[Input]) -> None:
-    """ArtifactError where a run to be continued began from something else than what is given now.
-
-    With a checkpoint to go on from, nothing needs to be given.
-    """
-    manifest, _ = read_manifest(out)
-    began, given = (", ".join(each.id for each in some) for some in (manifest.inputs, inputs))
-    if began != given and (given or not checkpoint_steps(out)):
-        raise ArtifactError(
-            f"{out}: began from {began or 'nothing'}, asked to go on from {given or 'nothing'}",
-            "continue it with the --world-model it began with",
-        )
 
 
 def _crossed(before: int, now: int, period: int) -> bool:

@@ -25,8 +25,8 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def save(run: Run, step: int, score: float | None = None) -> None:
-    with run.checkpoint(step, counters={"env_steps": step}, score=score) as writer:
+def save(run: Run, step: int, score: float | None = None, **rules: Any) -> None:
+    with run.checkpoint(step, counters={"env_steps": step}, score=score, **rules) as writer:
         writer.write_tensors("weights/online", {"w": torch.full((2,), float(step))})
         writer.write_json("state/counters", {"step": step})
 
@@ -83,7 +83,6 @@ def test_a_folder_that_is_not_empty_is_refused_and_not_touched(start: Start, tmp
     before = tree(tmp_path)
     with pytest.raises(RunExistsError) as caught:
         start()
-    assert "--resume" in caught.value.hint
     assert "--out" in caught.value.hint
     assert tree(tmp_path) == before
 
@@ -169,6 +168,52 @@ def test_latest_and_best_checkpoints_are_kept(start: Start) -> None:
     assert artifact.checkpoint(4).tensors("weights/online")["w"].tolist() == [4.0, 4.0]
     with pytest.raises(ArtifactError, match="no checkpoint 5; there is: 4, 6"):
         artifact.checkpoint(5)
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("latest", [6]), ("best", [2, 6]), ("every", [1, 2, 3, 4, 5, 6])])
+def test_which_checkpoints_stay_is_the_recipes_choice(
+    keep: str, kept: list[int], start: Start, asked: dict[str, Any]
+) -> None:
+    with start() as run:
+        for step, score in [(1, None), (2, 0.5), (3, 0.2)]:
+            save(run, step, score, keep=keep)
+    with Run.resume(run.path, **asked) as run:
+        for step, score in [(4, None), (5, 0.1), (6, None)]:
+            save(run, step, score, keep=keep)
+        assert list(map(int, stored(run))) == kept
+
+
+@pytest.mark.parametrize("keep", ["latest", "best", "every"])
+def test_a_checkpoint_that_was_not_scheduled_leaves_no_trace(
+    keep: str, start: Start, asked: dict[str, Any]
+) -> None:
+    """It goes with the next one; the scheduled one before it stays meanwhile."""
+    with start() as run:
+        save(run, 1, keep=keep)
+        save(run, 2, keep=keep, scheduled=False)
+        save(run, 3, keep=keep, scheduled=False)
+        assert list(map(int, stored(run))) == [1, 3]
+    with Run.resume(run.path, **asked) as run:
+        latest = run.latest_checkpoint()
+        assert latest is not None
+        assert latest.step == 3
+        assert run.scheduled_steps == [1]
+        save(run, 4, keep=keep)
+        assert list(map(int, stored(run))) == ([1, 4] if keep == "every" else [4])
+
+
+def test_going_back_to_what_was_scheduled(start: Start, asked: dict[str, Any]) -> None:
+    with start() as run:
+        rows = run.metrics("train", ["a"])
+        for step, scheduled in [(1, True), (2, False)]:
+            rows.append({"a": step})
+            save(run, step, scheduled=scheduled)
+    with Run.resume(run.path, **asked, from_scheduled=True) as run:
+        assert stored(run) == ["000000000001"]
+        run.metrics("train", ["a"]).append({"a": 3})
+        save(run, 2)
+        run.finish("complete", counters={})
+    assert Artifact.open(run.path, kind="agent").rows("metrics/train") == [{"a": 1}, {"a": 3}]
 
 
 def test_best_needs_a_score(start: Start) -> None:

@@ -23,6 +23,8 @@ def test_every_section_and_key_of_the_schema_is_known() -> None:
         ("optimiser.learning_rate", "a number above 0 to 10"),
         ("pretrain.holdout", "a number above 0 to below 1"),
         ("train.env_steps", "an integer from 1 to 1000000000"),
+        ("train.checkpoint_minutes", "a number from 0 to 10000"),
+        ("train.keep_checkpoints", "one of latest, best, every"),
         ("env.family", "a word of the form ^[a-z][a-z0-9_]{0,31}$"),
     ],
 )

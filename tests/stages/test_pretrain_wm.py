@@ -25,7 +25,7 @@ from marl_sale.observer import Silent
 from marl_sale.spec import EnvSpec
 from marl_sale.stages import pretrain_wm
 from marl_sale.stages._artifacts import require_same_task
-from marl_sale.stages.pretrain_wm import Split, held_out_losses, split_episodes
+from marl_sale.stages._fitting import Split, held_out_losses, split_episodes
 from marl_sale.stages.result import StageResult
 
 

@@ -90,9 +90,11 @@ class Pretrain:
         self.files.load(replay)
         epsilon = 1.0 if behaviour is None else self.config.exploration.finish
         for full in gather(env, behaviour, epsilon, replay, self.seed, self.observer):
-            if full or self.stop or self.due:
+            stopping = bool(self.stop)
+            if full or stopping or self.due:
                 self._save(replay.added, {"episodes": replay.added}, replay)
-            self._stop_if_asked(f"after {replay.added} episodes")
+            if stopping:
+                raise self._stopped(f"after {replay.added} episodes")
         return replay
 
     def fit(self, source: Replay, spec: EnvSpec, device: torch.device) -> dict[str, Any]:
@@ -105,10 +107,12 @@ class Pretrain:
         if self.checkpoint is not None and "fit" in self.state:
             fitting.load(self.checkpoint.tensors("fit"), self.state["fit"])
         for part_is_done in fitting.run():
-            if part_is_done or self.stop or self.due:
+            stopping = bool(self.stop)
+            if part_is_done or stopping or self.due:
                 counters = {"episodes": len(source), "epochs": fitting.epochs, "updates": fit.updates}
                 self._save(len(source) + fitting.epochs, counters, fitting=fitting)
-            self._stop_if_asked(f"in epoch {fitting.epochs}")
+            if stopping:
+                raise self._stopped(f"in epoch {fitting.epochs}")
         state = fit.mmsa.state_dict()
         weights = {name: state[name] for name in fit.mmsa.pretrained_names}
         fit.mmsa.load_pretrained(weights)  # report on what `train` starts from, where all copies are equal
@@ -144,9 +148,8 @@ class Pretrain:
         self.written.prune(REPLAY, () if figures else self.files.names)
         self.due.reset()
 
-    def _stop_if_asked(self, when: str) -> None:
-        if self.stop:
-            raise StoppedError(f"{self.written.path}: stopped by {self.stop.signal} {when}", CONTINUE)
+    def _stopped(self, when: str) -> StoppedError:
+        return StoppedError(f"{self.written.path}: stopped by {self.stop.signal} {when}", CONTINUE)
 
 
 def run(
@@ -192,7 +195,8 @@ def run(
             work = Pretrain(config, written, observer, seed, stop)
             figures = work.figures
             if figures is None:
-                source = source or work.gather(env, behaviour)
+                if source is None:
+                    source = work.gather(env, behaviour)
                 if saved is not None:
                     episodes = source.newest(len(source))
                     saved.write_tensors("episodes", episodes.to_tensors())

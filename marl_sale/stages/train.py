@@ -158,12 +158,13 @@ class Training:
                 score, improved = self.evaluate(evaluation_env)
                 counters.seconds = perf_counter() - started
             period = _crossed(before, counters.env_steps, config.train.checkpoint_period)
+            stopping = bool(stop)  # one that comes later finds nothing saved: it waits for the next round
             if ended or improved or period:
                 self.checkpoint(score)
-            elif stop or self.due:
+            elif stopping or self.due:
                 self.checkpoint(None, scheduled=False)
             self.observer.progress(counters.env_steps, self.figures())
-            if stop and not ended:
+            if stopping and not ended:
                 raise self.stopped(stop)
 
     def log(self) -> None:

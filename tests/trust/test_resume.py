@@ -269,15 +269,15 @@ IN_SHORT_PARTS = (
 @pytest.fixture(scope="module")
 def killed(small_recipe: Recipes, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path, Flat]:
     """A recipe whose run goes back to a checkpoint once; a killed run of it; and what the whole run gives."""
-    monkeypatch = pytest.MonkeyPatch()
-    bad_updates(monkeypatch)
     recipe = small_recipe(changes=changes_for(TASKS["tiny"], small_recipe, rounds=8))
     folder = tmp_path_factory.mktemp("killed")
-    run(train, recipe, folder / "whole")
-    with without_last_words(monkeypatch):
-        half = KillAt(folder / "parts", lambda done: done > recipe.config.train.env_steps * 0.8)
-        run(train, recipe, folder / "parts", observer=half)
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        bad_updates(monkeypatch)
+        run(train, recipe, folder / "whole")
+    late = KillAt(folder / "parts", lambda done: done > recipe.config.train.env_steps * 0.8)
+    with pytest.MonkeyPatch.context() as monkeypatch, without_last_words(monkeypatch):
+        bad_updates(monkeypatch)
+        run(train, recipe, folder / "parts", observer=late)
     return recipe, folder / "parts", contents(folder / "whole")
 
 

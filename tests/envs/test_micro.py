@@ -12,6 +12,7 @@ from marl_sale.envs.micro import scenario_of
 from marl_sale.envs.micro.battle import Battle
 from marl_sale.envs.micro.maps import SMAC_MAPS
 from marl_sale.envs.micro.smacv2 import RACES
+from marl_sale.envs.micro.terrain import SIZE, Terrain
 from marl_sale.envs.micro.units import KINDS
 from marl_sale.errors import ConfigError
 
@@ -219,6 +220,24 @@ def test_enemies_find_the_way_through_the_corridor() -> None:
         env.combat.health[0, 0] = 100
         act(env, STOP)
     assert bool((env.combat.place[1, 6:8, 0] < 12).all())
+
+
+def every_terrain() -> list[Terrain]:
+    scenarios = (scenario_of(task) for task in [*SMAC_MAPS, *(f"{race}_5_vs_5" for race in RACES)])
+    return sorted({s.terrain for s in scenarios if s.terrain.ways() is not None}, key=lambda t: t.rooms)
+
+
+@pytest.mark.parametrize("terrain", every_terrain())
+def test_every_way_ends(terrain: Terrain) -> None:
+    """From corner to corner one gets everywhere: a cell as its own next corner would hold units for ever."""
+    next_cell = terrain.ways()
+    assert next_cell is not None
+    cells = torch.from_numpy(terrain.open().ravel()).nonzero().flatten()
+    start, goal = (pairs.flatten() for pairs in torch.meshgrid(cells, cells, indexing="ij"))
+    here = start
+    for _ in range(40):
+        here = next_cell[here * SIZE**2 + goal]
+    assert torch.equal(here, goal)
 
 
 def test_a_win_without_shields_returns_twenty() -> None:

@@ -13,7 +13,7 @@ from marl_sale.envs.micro.units import MEDIVAC
 from marl_sale.seeding import uniform_draws
 from marl_sale.spec import EnvSpec, Observation, Transition
 
-RULES_VERSION = 1
+RULES_VERSION = 2
 """Raised with every change of what happens in a battle: results of two versions are not comparable."""
 _KILL, _WIN, _FULL_RETURN = 10.0, 200.0, 20.0
 

@@ -63,6 +63,7 @@ def _ways(terrain: Terrain) -> Int64[Tensor, " pairs"] | None:
     length = step.copy()
     for k in range(len(centre)):  # Floyd and Warshall: shortest ways through the first k cells
         np.minimum(length, length[:, k : k + 1] + length[k], out=length)
+    np.fill_diagonal(step, np.inf)  # staying is no first step of a way, though none is shorter
     table = np.tile(np.arange(SIZE * SIZE), (SIZE * SIZE, 1))
     for i, here in enumerate(number):
         corners = (step[i, :, None] + length).argmin(0)

@@ -1,8 +1,8 @@
 """Processes of the command line that start at once: forked from an interpreter that has imported everything.
 
 As a program it reads lines from stdin: for a command it forks, lets the child run it as `marl-sale` would,
-and prints the child's process id; for `null` it waits for the child and prints its status. Nobody waits
-before, so the id stays the child's.
+and prints the child's process id; for "ended" it says whether the child has (1 or 0), for "status" it waits
+for it and prints how. Nobody waits before, so the id stays the child's.
 """
 
 import json
@@ -27,7 +27,11 @@ class Launcher:
 
     def status(self) -> int:
         """Waits for the process: its exit code, or the negative number of the signal that ended it."""
-        return self._ask(None)
+        return self._ask("status")
+
+    def ended(self) -> bool:
+        """Whether the process has."""
+        return bool(self._ask("ended"))
 
     def _ask(self, question: object) -> int:
         self._commands.write(json.dumps(question) + "\n")
@@ -60,7 +64,10 @@ def serve() -> None:
     child = 0
     for line in sys.stdin:
         question = json.loads(line)
-        if question is None:
+        if question == "ended":
+            answer(int(os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None))
+            continue
+        if question == "status":
             answer(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
             continue
         arguments, stderr = question

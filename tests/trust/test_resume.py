@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from comparison import Flat, KillAt, Killed, contents, differing, disturb, without_last_words
 
 from marl_sale.algorithms._api import Algorithm
@@ -97,7 +98,7 @@ def test_train(
     small_recipe: Recipes,
     tmp_path: Path,
     is_long: bool,
-    record: Record,
+    tally: Record,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Stopped by a signal at a third, killed at two thirds; the last stretch saves after every round."""
@@ -127,7 +128,7 @@ def test_train(
     ours, theirs = contents(whole), contents(parts)
     assert differing(ours, theirs) == []
     assert ours["counters"]["updates"] > 2 * recipe.config.optimiser.target_update_period  # copies were made
-    record(compared=len(ours), tensors=sum(hasattr(value, "dtype") for value in ours.values()), different=0)
+    tally(compared=len(ours), tensors=sum(hasattr(value, "dtype") for value in ours.values()), different=0)
 
 
 @pytest.mark.parametrize("family", TASKS)
@@ -136,7 +137,7 @@ def test_pretrain_wm(
     small_recipe: Recipes,
     tmp_path: Path,
     is_long: bool,
-    record: Record,
+    tally: Record,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Stopped while gathering, killed in the second epoch, stopped in the next part, killed at its end."""
@@ -171,7 +172,7 @@ def test_pretrain_wm(
     ]
     assert datasets[0] == datasets[1]
     assert not (parts / "replay").exists()
-    record(compared=len(ours), different=0)
+    tally(compared=len(ours), different=0)
 
 
 class KillInEpoch(Silent):
@@ -223,13 +224,15 @@ def generator(name: str) -> Part:
     )
 
 
-def without_an_episode(progress: Progress, _: object) -> None:
+def without_the_newest(progress: Progress, _: object) -> None:
+    """The one before it in its place, as the next round overwrites the oldest anyway."""
     loaded = progress.replay
-    rest = loaded.newest(len(loaded) - 1)
-    fewer = Replay(loaded.spec, loaded.capacity, bootstrap_at_time_limit=loaded.bootstrap_at_time_limit)
-    fewer.added = loaded.added - len(rest)
-    fewer.add(rest)
-    progress.replay = fewer
+    places = torch.arange(len(loaded))
+    places[-1] -= 1
+    other = Replay(loaded.spec, loaded.capacity, bootstrap_at_time_limit=loaded.bootstrap_at_time_limit)
+    other.added = loaded.added - len(loaded)
+    other.add(loaded.newest(len(loaded)).take(places))
+    progress.replay = other
 
 
 LEARNER = (
@@ -245,7 +248,7 @@ OF_TRAINING: dict[str, Part] = {
     **{f"counter {name}": attribute(f"counters.{name}") for name in COUNTERS},
     "sampling generator": generator("sampling"),
     "latent noise generator": generator("latent_noise"),
-    "an episode of the replay": (lambda progress: None, without_an_episode),
+    "an episode of the replay": (lambda progress: None, without_the_newest),
     "averages": attribute("averages"),
     "best score": attribute("best_score"),
     "guard": attribute("guard"),
@@ -269,20 +272,23 @@ IN_SHORT_PARTS = (
 @pytest.fixture(scope="module")
 def killed(small_recipe: Recipes, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path, Flat]:
     """A recipe whose run goes back to a checkpoint once; a killed run of it; and what the whole run gives."""
-    recipe = small_recipe(changes=changes_for(TASKS["tiny"], small_recipe, rounds=8))
+    changes = [*changes_for(TASKS["tiny"], small_recipe, rounds=8), "optimiser.target_update_period=4"]
+    recipe = small_recipe(changes=changes)
     folder = tmp_path_factory.mktemp("killed")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        bad_updates(monkeypatch)
+        eventful(monkeypatch)
         run(train, recipe, folder / "whole")
     late = KillAt(folder / "parts", lambda done: done > recipe.config.train.env_steps * 0.8)
     with pytest.MonkeyPatch.context() as monkeypatch, without_last_words(monkeypatch):
-        bad_updates(monkeypatch)
+        eventful(monkeypatch)
         run(train, recipe, folder / "parts", observer=late)
     return recipe, folder / "parts", contents(folder / "whole")
 
 
-def bad_updates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four updates in a row are bad at the recipe's learning rate, and one at half of it; a round is lost."""
+def eventful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four updates in a row are bad at the recipe's learning rate, and one at half of it; a round of episodes
+    is lost; and evaluations get worse and worse, so that the best one is behind.
+    """
     update, play_round, lost = Algorithm.update, collect._play_round, []
 
     def sometimes_bad(algorithm: Algorithm, batch: Batch) -> Any:
@@ -300,6 +306,16 @@ def bad_updates(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Algorithm, "update", sometimes_bad)
     monkeypatch.setattr(collect, "_play_round", once_lost)
+    evaluate, summarise, now = train.Training.evaluate, train.summarise, [0]
+
+    def worse(training: train.Training, env: Any) -> Any:
+        now[0] = training.progress.counters.env_steps
+        return evaluate(training, env)
+
+    monkeypatch.setattr(train.Training, "evaluate", worse)
+    monkeypatch.setattr(
+        train, "summarise", lambda rows: {**summarise(rows), "episode_return": -float(now[0])}
+    )
 
 
 def resumed_without(
@@ -341,18 +357,18 @@ def test_leaving_a_part_of_train_out_is_noticed(
     killed: tuple[Recipe, Path, Flat],
     tmp_path: Path,
     is_long: bool,
-    record: Record,
+    tally: Record,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not is_long and part not in ("nothing", *IN_SHORT_PARTS):
         pytest.skip("in the long form")
     recipe, parts, whole = killed
     shutil.copytree(parts, tmp_path / "run")
-    bad_updates(monkeypatch)
+    eventful(monkeypatch)
     resumed_without(part, Progress, OF_TRAINING, monkeypatch)
     different = after_resuming(train, recipe, tmp_path / "run", whole)
     assert bool(different) == (part != "nothing"), different
-    record(different=len(different))
+    tally(different=len(different))
 
 
 def test_a_checkpoint_by_the_clock_changes_nothing(
@@ -362,7 +378,7 @@ def test_a_checkpoint_by_the_clock_changes_nothing(
     recipe, _, whole = killed
     watchful = small_recipe(changes=[*recipe.overrides, WATCHFUL])
     assert watchful.fingerprint == recipe.fingerprint
-    bad_updates(monkeypatch)
+    eventful(monkeypatch)
     run(train, watchful, tmp_path / "run")
     assert differing(whole, contents(tmp_path / "run")) == []
     assert whole["latest rollbacks"] == whole["counters"]["updates_skipped"] == 1
@@ -404,7 +420,7 @@ def test_leaving_a_part_of_pretrain_wm_out_is_noticed(
     killed_fit: tuple[Recipe, dict[int, Path], Flat],
     tmp_path: Path,
     is_long: bool,
-    record: Record,
+    tally: Record,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not is_long and part not in ("nothing", "order of batches", "best weights"):
@@ -414,4 +430,4 @@ def test_leaving_a_part_of_pretrain_wm_out_is_noticed(
     resumed_without(part, Fitting, OF_FITTING, monkeypatch)
     different = after_resuming(pretrain_wm, recipe, tmp_path / "run", whole)
     assert bool(different) == (part != "nothing"), different
-    record(different=len(different))
+    tally(different=len(different))

@@ -85,7 +85,7 @@ def test_a_signal_in_each_phase(
     whole: dict[str, Flat],
     tmp_path: Path,
     is_long: bool,
-    record: Callable[..., None],
+    tally: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     verb, owner, function, nth = PHASES[phase]
@@ -105,7 +105,7 @@ def test_a_signal_in_each_phase(
             resumed = run(verb, out, "--resume")
             assert resumed.exit_code == 0, resumed.stderr
         assert differing(whole[verb], contents(out)) == []
-    record(signals=", ".join(signal.Signals(number).name for number in numbers), different=0)
+    tally(signals=", ".join(signal.Signals(number).name for number in numbers), different=0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

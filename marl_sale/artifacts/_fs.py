@@ -189,11 +189,16 @@ def write(path: Path, data: bytes) -> None:
 
 
 def commit(temporary: Path, folder: Path) -> None:
-    """Give a complete temporary folder its name; on return it is durable."""
+    """Give a complete temporary folder its name; on return it is durable, after an error still temporary."""
     sync_folders(temporary)
     with explained("write", folder):
         os.rename(temporary, folder)  # noqa: PTH104
-        sync_folder(folder.parent)
+        try:
+            sync_folder(folder.parent)
+        except BaseException:
+            with suppress(OSError):
+                os.rename(folder, temporary)  # noqa: PTH104
+            raise
 
 
 def discard(temporary: Path) -> None:
@@ -246,6 +251,8 @@ def grow(descriptor: int, data: bytes, *, size: int, path: Path) -> None:
     """Append to a file that is `size` bytes long; where that fails, the file is cut back to `size`."""
     with explained("append", path):
         try:
+            if os.fstat(descriptor).st_size != size:  # an earlier failure could not be cut off
+                os.ftruncate(descriptor, size)
             _write_all(descriptor, data)
         except BaseException:
             with suppress(OSError):
@@ -291,6 +298,8 @@ def lock(path: Path, *, holder: bytes) -> int | None:
             os.close(descriptor)
             return None
         try:
+            # Before anything else is written here: only beside a lock is what a crash left taken for ours.
+            sync_folder(path.parent)
             os.ftruncate(descriptor, 0)
             _write_all(descriptor, holder)
         except BaseException:

@@ -3,11 +3,12 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from numbers import Integral, Real
 from pathlib import Path
 
 from marl_sale.artifacts import _fs, _json
-from marl_sale.errors import ArtifactError
+from marl_sale.errors import ArtifactError, DiskFullError
 
 Value = bool | int | float | str | None
 """What a cell can hold. Floats round-trip exactly; NaN and infinity are stored as null."""
@@ -28,7 +29,10 @@ def _cell(value: object) -> Value:
 
 
 class MetricsWriter:
-    """Appends rows to one JSONL file. Each row is written at once, and flushed to disk by `sync`."""
+    """Appends rows to one JSONL file. Each row is written at once, and flushed to disk by `sync`.
+
+    While the disk is full, rows wait in memory, so that what they report need not be done again.
+    """
 
     def __init__(self, path: Path, columns: Sequence[str], *, truncate_at: int = 0) -> None:
         """Continue the file at `truncate_at` bytes; what lies behind is dropped.
@@ -42,6 +46,7 @@ class MetricsWriter:
         if truncate_at:
             self._check(truncate_at)
         self._offset = truncate_at
+        self._waiting = b""
         self._descriptor: int | None = _fs.open_growing(path, truncate_at)
 
     def _check(self, truncate_at: int) -> None:
@@ -73,17 +78,26 @@ class MetricsWriter:
         line = (json.dumps(cells, ensure_ascii=False, allow_nan=False) + "\n").encode()
         if len(line) > MAX_LINE_BYTES:
             raise ValueError(f"{self.path}: a row of {len(line)} bytes, at most {MAX_LINE_BYTES} are allowed")
-        _fs.grow(self._descriptor, line, size=self._offset, path=self.path)
-        self._offset += len(line)
+        self._waiting += line
+        with suppress(DiskFullError):
+            self._write(self._descriptor)
+
+    def _write(self, descriptor: int) -> None:
+        if self._waiting:
+            _fs.grow(descriptor, self._waiting, size=self._offset, path=self.path)
+            self._offset += len(self._waiting)
+            self._waiting = b""
 
     def sync(self) -> None:
-        """Make every row appended so far durable."""
+        """Make every row appended so far durable. DiskFullError where there is still no space for them."""
         if self._descriptor is not None:
+            self._write(self._descriptor)
             _fs.sync(self._descriptor, self.path)
 
     def close(self) -> None:
-        """Flush and release the file; idempotent."""
+        """Flush and release the file; idempotent. After DiskFullError for waiting rows it is still open."""
         if self._descriptor is not None:
+            self._write(self._descriptor)
             descriptor, self._descriptor = self._descriptor, None
             try:
                 _fs.sync(descriptor, self.path)

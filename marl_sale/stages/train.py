@@ -20,7 +20,7 @@ from marl_sale.data.collect import Clock, Exploration, play
 from marl_sale.data.episodes import Episodes
 from marl_sale.data.replay import Replay
 from marl_sale.envs._load import make_env
-from marl_sale.errors import NotFiniteError, StoppedError, UsageError
+from marl_sale.errors import DiskFullError, NotFiniteError, StoppedError, UsageError
 from marl_sale.functional.schedules import linear
 from marl_sale.observer import Observer
 from marl_sale.seeding import episode_seeds, torch_generator
@@ -45,6 +45,8 @@ EVALUATION_COLUMNS = (
     "episode_length",
     "win_rate",
 )
+MOST_FAILED_SAVES = 3
+"""In a row, because the disk is full, before a run ends; space may be freed until then."""
 REUSED_SECTIONS = (
     "agent.core",
     "agent.hidden_size",
@@ -121,6 +123,8 @@ class Training:
         self.train_rows = written.metrics("train", train_columns(progress.algorithm))
         self.evaluation_rows = written.metrics("evaluation", EVALUATION_COLUMNS)
         self.due = Due(config.train.checkpoint_minutes)
+        self.saves_failed = 0
+        """Checkpoints in a row, up to the last one, that the disk had no space for."""
 
     def run(self, env: VectorEnv, evaluation_env: VectorEnv, seed: int, stop: StopFlag) -> None:
         """From where the progress stands to the last env step; StoppedError after a signal."""
@@ -160,9 +164,9 @@ class Training:
             period = _crossed(before, counters.env_steps, config.train.checkpoint_period)
             stopping = bool(stop)  # one that comes later finds nothing saved: it waits for the next round
             if ended or improved or period:
-                self.checkpoint(score)
+                self.checkpoint(score, is_last=ended or stopping)
             elif stopping or self.due:
-                self.checkpoint(None, scheduled=False)
+                self.checkpoint(None, scheduled=False, is_last=stopping)
             self.observer.progress(counters.env_steps, self.figures())
             if stopping and not ended:
                 raise self.stopped(stop)
@@ -199,23 +203,37 @@ class Training:
             self.progress.best_score = score
         return score, best is not None and score > best
 
-    def checkpoint(self, score: float | None, *, scheduled: bool = True) -> None:
+    def checkpoint(self, score: float | None, *, scheduled: bool = True, is_last: bool = False) -> None:
         """Everything a resumed run needs; `score` is the return of these very weights, if just evaluated.
 
         Only env steps schedule one: not where a run was interrupted or how fast it was, which would make a
         return to a scheduled checkpoint, or the best one, differ from run to run.
+
+        Where the disk is full, training goes on from memory and the next checkpoint tries again. Raises
+        DiskFullError for the third failure in a row, and where no other checkpoint follows (`is_last`).
         """
         counters = self.progress.counters
-        with self.written.checkpoint(
-            counters.env_steps,
-            counters=asdict(counters),
-            score=score,
-            keep=self.config.train.keep_checkpoints,
-            scheduled=scheduled,
-        ) as writer:
-            self.progress.save(writer, self.files, scheduled=scheduled)
-        self.written.prune(REPLAY, self.files.names)
         self.due.reset()
+        try:
+            with self.written.checkpoint(
+                counters.env_steps,
+                counters=asdict(counters),
+                score=score,
+                keep=self.config.train.keep_checkpoints,
+                scheduled=scheduled,
+            ) as writer:
+                self.progress.save(writer, self.files, scheduled=scheduled)
+        except DiskFullError as error:
+            self.saves_failed += 1
+            if is_last or self.saves_failed == MOST_FAILED_SAVES:
+                raise
+            self.observer.note(
+                f"{error.what}; training goes on, the next checkpoint tries again"
+                f" (failure {self.saves_failed} of {MOST_FAILED_SAVES})"
+            )
+            return
+        self.saves_failed = 0
+        self.written.prune(REPLAY, self.files.names)
 
     def stopped(self, stop: StopFlag) -> StoppedError:
         done = self.progress.counters.env_steps

@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from life import SCORES, Life
+
+from marl_sale.artifacts import store
+from marl_sale.artifacts.provenance import versions
+from marl_sale.config.recipe import Recipe
 
 KEPT = Path(__file__).parents[2] / "results" / "trust"
 
@@ -69,3 +74,14 @@ def tally(request: pytest.FixtureRequest, _tallies: dict[str, dict[str, object]]
         _tallies.setdefault(request.node.originalname, {})[request.node.callspec.id] = figures
 
     return write
+
+
+@pytest.fixture
+def life(
+    small_recipe: Callable[..., Recipe], is_long: bool, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """See life.py. Asks neither git nor the installed packages each time, which would be half the work."""
+    found = versions()
+    monkeypatch.setattr(store, "git", lambda: None)
+    monkeypatch.setattr(store, "versions", lambda: found)
+    return Life(small_recipe("qmix"), rounds=len(SCORES) if is_long else 3)

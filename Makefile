@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/installed
 export OMP_NUM_THREADS ?= 1
 
 # Installed beside the tools of development; `make install EXTRAS=tensorboard` leaves the environments out.
-EXTRAS ?= tensorboard,vmas,mamujoco
+EXTRAS ?= tensorboard,vmas,mamujoco,slurm,ray
 
 DEMO ?= lbf/5x5-2p-1f-coop+masked+demo
 DEMO_EPISODES ?= 512

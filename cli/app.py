@@ -9,7 +9,7 @@ import typer
 
 from marl_sale import __version__
 
-from . import doctor, evaluate, plot, pretrain_wm, recipes, runs, train
+from . import doctor, evaluate, plot, pretrain_wm, recipes, runs, sweep, train
 
 app = typer.Typer(
     name="marl-sale",
@@ -42,7 +42,8 @@ def root(
 
     Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 bug, 2 usage or recipe, 3 artifact
     missing, damaged or incompatible, 4 output folder not empty, 5 not enough memory or disk, 6 diverged,
-    7 environment missing or faulting, 8 disk full, 75 stopped but resumable, 130 interrupted.
+    7 environment missing or faulting, 8 disk full, 9 cells of a sweep failed, 75 stopped but resumable,
+    130 interrupted.
     """
 
 
@@ -50,6 +51,7 @@ app.command("pretrain-wm")(pretrain_wm.pretrain_wm)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("plot")(plot.plot)
+app.command("sweep")(sweep.sweep)
 app.command("doctor")(doctor.doctor)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(runs.app, name="runs")

@@ -20,6 +20,7 @@ class ExitCode(IntEnum):
     DIVERGED = 6
     ENVIRONMENT = 7
     DISK_FULL = 8
+    SWEEP = 9
     STOPPED = 75
 
 
@@ -105,6 +106,12 @@ class DiskFullError(MarlSaleError):
     """The disk filled up; what was committed before stays valid."""
 
     exit_code = ExitCode.DISK_FULL
+
+
+class SweepError(MarlSaleError):
+    """Some cells of a sweep are not done."""
+
+    exit_code = ExitCode.SWEEP
 
 
 class StoppedError(MarlSaleError):

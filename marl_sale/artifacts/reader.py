@@ -284,3 +284,8 @@ def find_artifacts(root: Path) -> Iterator[Path]:
         for name in _fs.subfolders(root):
             if not name.startswith("."):
                 yield from find_artifacts(root / name)
+
+
+def in_use(artifact: Path) -> bool:
+    """Whether some process writes to the artifact (or is about to) and holds its lock; changes nothing."""
+    return _fs.is_locked(artifact / LOCK)

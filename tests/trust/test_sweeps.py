@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -210,31 +211,52 @@ def test_killed_stopped_and_resumed_a_sweep_comes_to_the_same(tmp_path: Path) ->
     assert digests(sweep, out) == reference(sweep, tmp_path / "reference")
 
 
+def twelve(out: Path) -> Sweep:
+    recipes = ["tiny/match+tiny", "tiny/match+tiny+qmix"]
+    sweep, _ = make_sweep(recipes, [*SMALL, "discount=0.9,0.99"], (0, 1, 2), out)
+    assert len(sweep.cells) == 12
+    return sweep
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], dict[str, str]]:
+    """The digests without any sweep; made when first asked for, and once."""
+
+    @cache
+    def made() -> dict[str, str]:
+        folder = tmp_path_factory.mktemp("reference")
+        return reference(twelve(folder), folder)
+
+    return made
+
+
 @pytest.mark.pipeline
 @pytest.mark.parametrize("kills", [0, 8])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_same_digest_on_every_engine_whatever_is_killed(
-    engine: str, kills: int, tmp_path: Path, is_long: bool, record: Record
+    engine: str,
+    kills: int,
+    tmp_path: Path,
+    is_long: bool,
+    record: Record,
+    expected: Callable[[], dict[str, str]],
 ) -> None:
     """Twelve cells: two recipes, three seeds, two values; against the same runs without any sweep."""
     if not is_long:
         pytest.skip("long form only (make trust)")
     out = tmp_path / "out"
-    recipes = ["tiny/match+tiny", "tiny/match+tiny+qmix"]
-    sweep, _ = make_sweep(recipes, [*SMALL, "discount=0.9,0.99"], (0, 1, 2), out)
-    assert len(sweep.cells) == 12
+    sweep = twelve(out)
     began = time.perf_counter()
     found, killer = swept(sweep, out, engine, kills=kills)
     seconds = time.perf_counter() - began
     assert killer.cells + killer.workers == kills
     assert engine == "local" or not kills or killer.workers >= 3
-    expected = reference(sweep, tmp_path / "reference")
-    assert found == expected
+    assert found == expected()
     record(
         cells=len(sweep.cells),
         cells_killed=killer.cells,
         workers_killed=killer.workers,
         digest=together(found),
-        digest_without_a_sweep=together(expected),
+        digest_without_a_sweep=together(expected()),
         seconds=round(seconds),
     )

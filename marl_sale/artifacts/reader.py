@@ -96,7 +96,11 @@ class _Folder:
         name = with_suffix(name, ".safetensors")
         entry = self._entry(name)
         return weights.load_tensors(
-            self._root, self._prefix + name, sha256=entry.sha256 if entry else None, expected=expected
+            self._root,
+            self._prefix + name,
+            sha256=entry.sha256 if entry else None,
+            size=entry.bytes if entry else None,
+            expected=expected,
         )
 
     def json(self, name: str) -> Any:

@@ -1,8 +1,10 @@
-"""Tensors on disk: safetensors, read through checks of our own that stand in front of the library.
+"""Tensors on disk: safetensors, written by the library and read by checks of our own.
 
 The library alone accepts duplicate names and headers that cost minutes, and a file truncated under its
-memory map kills the process. So: a bounded header is checked first, then the whole file is read into
-memory, then its hash, its names, shapes and types, and that every number is finite.
+memory map kills the process. So: a bounded header is checked first, then names, shapes and types; then each
+tensor is read into its own memory, so that the file is never in memory twice; then come the hash, and whether
+every number is finite. What is read here the library reads alike, and what it refuses is refused here:
+tests/trust fuzzes both.
 """
 
 import hashlib
@@ -11,21 +13,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from marl_sale.artifacts import _fs, _json
 from marl_sale.artifacts.manifest import differences
-from marl_sale.errors import ArtifactError, DivergedError
+from marl_sale.errors import ArtifactError, DivergedError, ResourceError
 
 MAX_HEADER_BYTES = 1 << 20
 MAX_TENSORS = 4096
 MAX_DIMENSIONS = 8
 MAX_TENSOR_BYTES = 1 << 48
+_PART = 1 << 22
 
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -109,66 +111,96 @@ def _check_layout(header: Any, data_bytes: int) -> dict[str, _Entry]:
     return ordered
 
 
-def _read_checked(root: Path, name: str) -> tuple[bytes, dict[str, _Entry]]:
-    """Content of a file whose header is sound; nothing but the header is read of one that is not."""
-    where = root / name
-    with _fs.opened(root, name) as (file, size):
-        start = file.read(8)
-        header_bytes = int.from_bytes(start, "little")
-        if len(start) < 8 or header_bytes > size - 8:
-            raise ArtifactError(f"{where}: damaged: truncated in the header")
-        if header_bytes > MAX_HEADER_BYTES:
-            raise ArtifactError(
-                f"{where}: damaged: a header of {header_bytes} bytes, at most {MAX_HEADER_BYTES} are allowed"
-            )
-        start += file.read(header_bytes)
-        header = _json.parse(start[8:], where=f"{where}: header", limit=MAX_HEADER_BYTES)
+def _read_header(file: BinaryIO, size: int, where: Path) -> tuple[bytes, dict[str, _Entry]]:
+    """The start of a file up to its data, and what that says is in it; no tensor is read."""
+    start = file.read(8)
+    header_bytes = int.from_bytes(start, "little")
+    if len(start) < 8 or header_bytes > size - 8:
+        raise ArtifactError(f"{where}: damaged: truncated in the header")
+    if header_bytes > MAX_HEADER_BYTES:
+        raise ArtifactError(
+            f"{where}: damaged: a header of {header_bytes} bytes, at most {MAX_HEADER_BYTES} are allowed"
+        )
+    header = file.read(header_bytes)
+    parsed = _json.parse(header, where=f"{where}: header", limit=MAX_HEADER_BYTES)
+    try:
+        return start + header, _check_layout(parsed, size - 8 - header_bytes)
+    except ValueError as error:
+        raise ArtifactError(f"{where}: damaged: {error}") from None
+
+
+def _read_data(file: BinaryIO, entries: Mapping[str, _Entry], where: Path, sha256: Any) -> dict[str, Tensor]:
+    """The tensors, each read into memory of its own; `sha256` is updated with what was read."""
+    tensors = {}
+    for name, entry in entries.items():
         try:
-            entries = _check_layout(header, size - 8 - header_bytes)
-        except ValueError as error:
-            raise ArtifactError(f"{where}: damaged: {error}") from None
-        file.seek(0)
-        data = file.read(size)
-    if len(data) != size or not data.startswith(start):
+            tensor = torch.empty(entry.shape, dtype=entry.dtype)
+        except RuntimeError:
+            raise ResourceError(f"{where}: no memory for {name} ({entry.end - entry.begin} bytes)") from None
+        if tensor.numel():
+            memory = tensor.view(-1).view(torch.uint8).numpy().data
+            if file.readinto(memory) != len(memory):  # type: ignore[attr-defined]
+                raise ArtifactError(f"{where}: changed while it was read")
+            sha256.update(memory)
+        tensors[name] = tensor
+    if file.read(1):
         raise ArtifactError(f"{where}: changed while it was read")
-    return data, entries
+    return tensors
+
+
+def _all_finite(tensor: Tensor) -> bool:
+    # In parts: torch needs as much memory again to look at a tensor as a whole.
+    return all(bool(torch.isfinite(part).all()) for part in tensor.view(-1).split(_PART))
 
 
 def _with_bad_values(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Names of the tensors that hold NaN, infinity, or a truth value other than 0 and 1."""
+    """Names of the (contiguous) tensors that hold NaN, infinity, or a truth value other than 0 and 1."""
     return [
         name
         for name, tensor in tensors.items()
-        if (tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()))
+        if (tensor.is_floating_point() and not _all_finite(tensor))
         or (tensor.dtype == torch.bool and bool((tensor.view(torch.uint8) > 1).any()))
     ]
 
 
 def load_tensors(
-    root: Path, name: str, *, sha256: str | None = None, expected: Mapping[str, Tensor] | None = None
+    root: Path,
+    name: str,
+    *,
+    sha256: str | None = None,
+    size: int | None = None,
+    expected: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """`read_tensors` of the file `name` under `root`, where no part of `name` may be a symbolic link."""
+    """`read_tensors` of the file `name` under `root`, where no part of `name` may be a symbolic link.
+
+    `size` (bytes) must be that of the file: it is compared before anything is read.
+    """
     where = root / name
-    data, entries = _read_checked(root, name)
-    if sha256 is not None and (found := hashlib.sha256(data).hexdigest()) != sha256:
+    with _fs.opened(root, name) as (file, found_size):
+        if size is not None and found_size != size:
+            raise ArtifactError(f"{where}: damaged: {found_size} bytes, its manifest says {size}")
+        header, entries = _read_header(file, found_size, where)
+        if expected is not None:
+            _require_fit(entries, expected, where)
+        digest = hashlib.sha256(header)
+        tensors = _read_data(file, entries, where, digest)
+    if sha256 is not None and (found := digest.hexdigest()) != sha256:
         raise ArtifactError(f"{where}: damaged: its sha256 is {found}, its manifest says {sha256}")
-    if expected is not None:
-        problems = differences(
-            {key: _describe(entry.dtype, entry.shape) for key, entry in entries.items()},
-            {key: _describe(tensor.dtype, tuple(tensor.shape)) for key, tensor in expected.items()},
-        )
-        if problems:
-            raise ArtifactError(
-                "\n".join([f"{where}: does not fit the model of this recipe:", *problems]),
-                "use the recipe the artifact was made with (its config.yaml), or make the artifact again",
-            )
-    try:
-        tensors = safetensors.torch.load(data)
-    except SafetensorError as error:
-        raise ArtifactError(f"{where}: damaged: {error}") from error
     if bad := _with_bad_values(tensors):
         raise ArtifactError(f"{where}: damaged: NaN, infinity or no truth value in {', '.join(bad)}")
     return tensors
+
+
+def _require_fit(entries: Mapping[str, _Entry], expected: Mapping[str, Tensor], where: Path) -> None:
+    problems = differences(
+        {key: _describe(entry.dtype, entry.shape) for key, entry in entries.items()},
+        {key: _describe(tensor.dtype, tuple(tensor.shape)) for key, tensor in expected.items()},
+    )
+    if problems:
+        raise ArtifactError(
+            "\n".join([f"{where}: does not fit the model of this recipe:", *problems]),
+            "use the recipe the artifact was made with (its config.yaml), or make the artifact again",
+        )
 
 
 def read_tensors(

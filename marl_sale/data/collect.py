@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from marl_sale.data.episodes import Episodes
+from marl_sale.data.sound import require_observation, require_transition
 from marl_sale.errors import EpisodeLost
 from marl_sale.seeding import episode_seeds, uniform_draws
 from marl_sale.spec import EnvSpec, Observation, VectorEnv
@@ -85,6 +86,8 @@ def play(
     `policy` None plays random available actions (`exploration` must then have ε = 1); `exploration` None
     plays greedily. A round in which an environment crashed is discarded and played again from the same seeds
     with the same noise: no half episode counts, neither as a loss nor as data.
+
+    Raises EnvironmentFault where it shows numbers that are not finite, or not of the shape its spec says.
     """
     clock = clock or Clock()
     while True:  # the environment gives up by itself, with another error
@@ -115,6 +118,7 @@ def _play_round(
 
     started = perf_counter()
     observation = env.reset(seeds)
+    require_observation(spec, num_envs, observation, 0)
     clock.environment += perf_counter() - started
     for t in range(spec.episode_limit):
         started = perf_counter()
@@ -131,6 +135,7 @@ def _play_round(
                 actions = actions.where(noise[:, t, :, 0] >= epsilon, explored)
         acted = perf_counter()
         transition = env.step(actions)
+        require_transition(spec, num_envs, transition, t + 1)
         clock.environment += perf_counter() - acted
         clock.acting += acted - started
 

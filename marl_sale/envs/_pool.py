@@ -6,7 +6,8 @@ and its actions, nothing else.
 
 A worker that dies, raises, or does not answer in time is killed with everything it started, and started
 again. What its copies were playing is then lost: `EpisodeLost` tells whoever plays to play it again from the
-same seeds (`marl_sale/data/collect.py` does). Where that happens again and again, EnvironmentFault ends it.
+same seeds (`marl_sale/data/collect.py` does). Where that happens again and again, to one worker in a row or
+to more than one episode in twenty, EnvironmentFault ends it.
 """
 
 import os
@@ -33,6 +34,8 @@ from marl_sale.spec import EnvSpec, Observation, Transition
 WORKERS = "MARL_SALE_WORKERS"
 """Environment variable: most workers of one pool; without it, as many as there are cores to run on."""
 _MOST_FAULTS = 5  # of one worker, in a row
+_WINDOW, _MOST_IN_WINDOW = 400, 20  # episodes begun, and faults in them: 5 %
+_RESUME = "--resume goes on from the last checkpoint once its cause is gone"
 _TO_START = 180.0  # seconds until all copies of a worker are built
 _TO_CLOSE = 10.0  # seconds a worker may take to close its copies before it is killed
 
@@ -52,6 +55,9 @@ class Pool:
         copies cannot be built, ModuleNotFoundError where their package is missing.
         """
         self.num_envs, self.restarts = num_envs, 0
+        self._begun = 0
+        self._faults: list[int] = []
+        """How many episodes had begun at each of the latest faults."""
         shares = np.array_split(np.arange(num_envs), min(most_workers(), num_envs))
         self._workers = [_Worker(pickle.dumps(factory), indices, patience) for indices in shares]
         try:
@@ -77,6 +83,7 @@ class Pool:
             worker.forgive()
             places = enumerate(worker.indices.tolist())
             due = [(slot, int(seeds[index])) for slot, index in places if chosen[index]]
+            self._begun += len(due)
             if due:
                 requests.append((worker, "reset", due))
         self._exchange(requests)
@@ -133,8 +140,17 @@ class Pool:
                 raise EnvironmentFault(
                     f"{self.spec.family}/{self.spec.task}: an environment failed {worker.faults} times "
                     f"in a row; the last time: {fault.failed.text}",
-                    "--resume goes on from the last checkpoint once its cause is gone",
+                    _RESUME,
                 )
+        self._faults = [begun for begun in self._faults if begun > self._begun - _WINDOW]
+        self._faults += [self._begun] * len(faults)
+        if len(self._faults) > _MOST_IN_WINDOW:
+            raise EnvironmentFault(
+                f"{self.spec.family}/{self.spec.task}: {len(self._faults)} faults in "
+                f"{min(self._begun, _WINDOW)} episodes, more than {_MOST_IN_WINDOW / _WINDOW:.0%} of "
+                f"{_WINDOW}; the last: {faults[-1][1].failed.text}",
+                _RESUME,
+            )
         time.sleep(max(0.0 if worker.faults == 1 else 2.0 ** (worker.faults - 2) for worker, _ in faults))
         for worker, fault in faults:
             self.restarts += 1

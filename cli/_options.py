@@ -56,6 +56,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, say what would be done, and write nothing.")
 ]
+AllowOvercommit = Annotated[
+    bool,
+    typer.Option("--allow-overcommit", help="Start even where memory or disk seem too small for the recipe."),
+]
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Also write the metrics to DIR/tensorboard (needs the extra).")
 ]

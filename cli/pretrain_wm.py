@@ -8,6 +8,7 @@ import typer
 from ._console import deliver, observing
 from ._errors import translated
 from ._options import (
+    AllowOvercommit,
     Debug,
     Device,
     DryRun,
@@ -52,6 +53,7 @@ def pretrain_wm(
     overrides: Overrides = None,
     as_json: Json = False,
     dry_run: DryRun = False,
+    allow_overcommit: AllowOvercommit = False,
     tensorboard: TensorBoard = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -83,6 +85,7 @@ def pretrain_wm(
             dataset=dataset,
             save_dataset=save_dataset,
             resume=resume,
+            allow_overcommit=allow_overcommit,
         )
         deliver(planned, as_json=as_json, quiet=quiet)
         return
@@ -98,5 +101,6 @@ def pretrain_wm(
             dataset=dataset,
             save_dataset=save_dataset,
             resume=resume,
+            allow_overcommit=allow_overcommit,
         )
     deliver(result, as_json=as_json, quiet=quiet)

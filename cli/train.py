@@ -8,6 +8,7 @@ import typer
 from ._console import deliver, observing
 from ._errors import translated
 from ._options import (
+    AllowOvercommit,
     Debug,
     Device,
     DryRun,
@@ -40,6 +41,7 @@ def train(
     overrides: Overrides = None,
     as_json: Json = False,
     dry_run: DryRun = False,
+    allow_overcommit: AllowOvercommit = False,
     tensorboard: TensorBoard = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -69,7 +71,13 @@ def train(
     folder = out or folders.default_out(resolved, "train", seed)
     if dry_run:
         planned = plan.train(
-            resolved, folder, seed=seed, device=device, world_model=world_model, resume=resume
+            resolved,
+            folder,
+            seed=seed,
+            device=device,
+            world_model=world_model,
+            resume=resume,
+            allow_overcommit=allow_overcommit,
         )
         deliver(planned, as_json=as_json, quiet=quiet)
         return
@@ -83,5 +91,6 @@ def train(
             command=command_line(),
             world_model=world_model,
             resume=resume,
+            allow_overcommit=allow_overcommit,
         )
     deliver(result, as_json=as_json, quiet=quiet)

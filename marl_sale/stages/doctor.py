@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from marl_sale import __version__
+from marl_sale.algorithms._load import build
 from marl_sale.config.recipe import list_recipes, load_recipe
-from marl_sale.data.replay import replay_bytes
 from marl_sale.envs._findings import Finding
 from marl_sale.envs._load import describe, diagnose, families, require_family
 from marl_sale.errors import MarlSaleError, StoppedError
 from marl_sale.observer import Silent
-from marl_sale.stages import train
+from marl_sale.stages import preflight, train
 
 _SHORT = (
     *("agent.hidden_size=16", "mixer.size=8", "mixer.hypernet_size=8", "optimiser.target_update_period=1"),
@@ -51,7 +51,7 @@ def machine() -> dict[str, Any]:
         "torch": str(torch.__version__),
         "cuda": torch.cuda.is_available(),
         "cpus": os.cpu_count(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": preflight.available_memory(),
     }
 
 
@@ -73,7 +73,7 @@ def _examine(family: str, smoke: bool) -> Iterator[Finding]:
     if recipe is None or not all(finding.ok for finding in found if finding.needed):
         return
     try:
-        yield _replay(recipe)
+        yield _memory(recipe)
     except MarlSaleError as error:
         yield Finding(f"recipe {recipe}", False, error.what, error.hint)
         return
@@ -81,17 +81,15 @@ def _examine(family: str, smoke: bool) -> Iterator[Finding]:
         yield _trained(recipe)
 
 
-def _replay(recipe: str) -> Finding:
-    """Whether a full replay of the recipe fits into the machine's memory."""
+def _memory(recipe: str) -> Finding:
+    """Whether training on the recipe fits into the memory that is available."""
     config = load_recipe(recipe).config
-    spec, kind = describe(config.env), getattr(torch, config.replay.observations)
-    one, memory = replay_bytes(spec, 1, kind), _memory_bytes()
-    needs = config.replay.capacity_episodes * one
+    needs, memory = preflight.training(build(config, describe(config.env))), preflight.available_memory()
     return Finding(
         f"memory for {recipe}",
-        needs < memory,
-        f"a full replay takes {needs / 1e9:.2f} of {memory / 1e9:.1f} GB",
-        f"--set replay.capacity_episodes={max(1, memory // 2 // one)}",
+        needs.total <= preflight.SHARE * memory,
+        f"training takes up to {preflight.size(needs.total)} of {preflight.size(memory)} available",
+        f"--set {needs.replay_key}={max(1, needs.fitting(memory))}",
         needed=False,
     )
 
@@ -118,7 +116,3 @@ def _trained(recipe: str) -> Finding:
         return Finding(what, False, f"{type(error).__name__}: {error}", f"see where: {again}")
     counters = f"{result.metrics['env_steps']} env steps, {result.metrics['updates']} update"
     return Finding(what, True, f"{counters}, in {time.perf_counter() - started:.1f} s")
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -19,6 +19,7 @@ from marl_sale.config.recipe import Recipe
 from marl_sale.data.replay import replay_bytes
 from marl_sale.envs._load import describe
 from marl_sale.spec import EnvSpec
+from marl_sale.stages import preflight
 from marl_sale.stages._artifacts import load_policy, recipe_of, require_same_task
 from marl_sale.stages._machine import choose_device
 from marl_sale.stages._runs import not_empty, progress_of, require_unfinished, require_vacant
@@ -39,6 +40,7 @@ def pretrain_wm(
     dataset: Path | None = None,
     save_dataset: Path | None = None,
     resume: bool = False,
+    allow_overcommit: bool = False,
 ) -> StageResult:
     """Plan of `pretrain-wm`; a resumed run's counts are those of the whole run."""
     config = recipe.config
@@ -56,6 +58,9 @@ def pretrain_wm(
     reached = _begin(out, "world-model", recipe, seed, spec, resume=resume)
     if save_dataset is not None and not resume:
         require_vacant(save_dataset, "dataset", recipe, seed, spec)
+    algorithm = build_pretraining(config, spec)
+    needs = preflight.pretraining(algorithm, saves_dataset=save_dataset is not None)
+    preflight.require("pretrain-wm", needs, out, overcommit=allow_overcommit)
     fitted = episodes - min(max(1, round(config.pretrain.holdout * episodes)), episodes - 1)
     chunks = math.ceil(spec.episode_limit / (config.replay.chunk_length or spec.episode_limit))
     batches = math.ceil(fitted * chunks / config.replay.batch_episodes)
@@ -65,8 +70,10 @@ def pretrain_wm(
         spec,
         device=str(where),
         **reached,
-        parameters=build_pretraining(config, spec).parameter_count(),
+        parameters=algorithm.parameter_count(),
         replay_bytes=replay_bytes(spec, episodes),
+        memory_bytes_at_most=needs.total,
+        disk_bytes_at_most=needs.disk,
         episodes=episodes,
         env_steps_at_most=0 if dataset is not None else episodes * spec.episode_limit,
         epochs_at_most=config.pretrain.max_epochs,
@@ -83,6 +90,7 @@ def train(
     device: str,
     world_model: Path | None = None,
     resume: bool = False,
+    allow_overcommit: bool = False,
 ) -> StageResult:
     """Plan of `train`; a resumed run's counts are those of the whole run."""
     config = recipe.config
@@ -91,6 +99,8 @@ def train(
     if world_model is not None:
         load_world_model(world_model, algorithm)
     reached = _begin(out, "agent", recipe, seed, spec, resume=resume)
+    needs = preflight.training(algorithm)
+    preflight.require("train", needs, out, overcommit=allow_overcommit)
     steps, size = config.train.env_steps, config.replay.batch_episodes
     rounds = math.ceil(steps / (config.train.num_envs * spec.episode_limit))
     earning = max(0, rounds * config.train.num_envs - size + 1)
@@ -107,6 +117,8 @@ def train(
         replay_bytes=replay_bytes(
             spec, config.replay.capacity_episodes, getattr(torch, config.replay.observations)
         ),
+        memory_bytes_at_most=needs.total,
+        disk_bytes_at_most=needs.disk,
         env_steps=steps,
         episodes_at_least=rounds * config.train.num_envs,
         updates_at_least=updates,

@@ -26,6 +26,7 @@ from marl_sale.nn.agent import Agent
 from marl_sale.observer import Observer
 from marl_sale.seeding import episode_seeds, torch_generator
 from marl_sale.spec import EnvSpec, VectorEnv
+from marl_sale.stages import preflight
 from marl_sale.stages._artifacts import load_policy, recipe_of, require_same_task
 from marl_sale.stages._fitting import Fitting, report, split_episodes, summary
 from marl_sale.stages._machine import Due, StopFlag, choose_device, stop_on_signal
@@ -164,17 +165,22 @@ def run(
     dataset: Path | None = None,
     save_dataset: Path | None = None,
     resume: bool = False,
+    allow_overcommit: bool = False,
 ) -> StageResult:
     """Gather (or read) episodes, fit, report; writes a world-model artifact.
 
     Raises UsageError where the recipe has nothing to pre-train, ArtifactError where policy or dataset do
-    not fit the task, RunExistsError where `out` or `save_dataset` is in use, StoppedError after a signal.
+    not fit the task, RunExistsError where `out` or `save_dataset` is in use, ResourceError where memory or
+    disk will not do (unless `allow_overcommit`), StoppedError after a signal.
     """
     config = recipe.config
     require_possible(recipe, policy, dataset)
     where = choose_device(device, config.train.threads)
     env = make_env(config.env, config.train.num_envs)
     try:
+        algorithm = build_pretraining(config, env.spec, device=where)
+        needs = preflight.pretraining(algorithm, saves_dataset=save_dataset is not None)
+        preflight.require("pretrain-wm", needs, out, overcommit=allow_overcommit)
         source, behaviour, inputs = _source(policy, dataset, env.spec)
         start = partial(
             begin,

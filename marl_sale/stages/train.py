@@ -25,6 +25,7 @@ from marl_sale.functional.schedules import linear
 from marl_sale.observer import Observer
 from marl_sale.seeding import episode_seeds, torch_generator
 from marl_sale.spec import VectorEnv
+from marl_sale.stages import preflight
 from marl_sale.stages._artifacts import require_same_sections, require_same_task
 from marl_sale.stages._machine import Due, StopFlag, choose_device, stop_on_signal
 from marl_sale.stages._progress import Averages, Counters, Progress
@@ -260,12 +261,14 @@ def run(
     command: str,
     world_model: Path | None = None,
     resume: bool = False,
+    allow_overcommit: bool = False,
 ) -> StageResult:
     """Train the recipe's algorithm, from a pre-trained world model where one is given.
 
     Where too many updates have to be left out, it goes back to its last scheduled checkpoint, at most twice.
     Raises UsageError where the algorithm reads no world model, ArtifactError where that does not fit,
-    RunExistsError where `out` is in use, StoppedError after a signal, DivergedError when it diverges.
+    RunExistsError where `out` is in use, ResourceError where memory or disk will not do (unless
+    `allow_overcommit`), StoppedError after a signal, DivergedError when it diverges.
     """
     attempt = partial(
         _run,
@@ -276,6 +279,7 @@ def run(
         observer=observer,
         command=command,
         world_model=world_model,
+        allow_overcommit=allow_overcommit,
     )
     after: TooManySkippedError | None = None
     while True:
@@ -297,6 +301,7 @@ def _run(
     command: str,
     world_model: Path | None,
     resume: bool,
+    allow_overcommit: bool,
     after: TooManySkippedError | None,
 ) -> StageResult:
     """`run` to its end, or to the next TooManySkippedError; `after` is the one it went back for."""
@@ -307,6 +312,8 @@ def _run(
     try:
         algorithm = build(config, env.spec, seed=seed, device=where)
         inputs = [load_world_model(world_model, algorithm)] if world_model is not None else []
+        if after is None:  # the memory is still taken by the attempt before
+            preflight.require("train", preflight.training(algorithm), out, overcommit=allow_overcommit)
         replay = Replay(
             env.spec,
             config.replay.capacity_episodes,

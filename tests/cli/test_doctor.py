@@ -14,6 +14,7 @@ from marl_sale.envs import _findings, _load
 from marl_sale.envs._findings import folder, graphics, package
 from marl_sale.envs._load import families
 from marl_sale.stages import doctor as stage
+from marl_sale.stages import preflight
 
 
 def run(*arguments: str) -> Result:
@@ -80,7 +81,7 @@ def test_an_unknown_family_is_a_wrong_word() -> None:
 
 
 def test_a_replay_that_does_not_fit_is_told_with_one_that_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "_memory_bytes", lambda: 100_000)
+    monkeypatch.setattr(preflight, "available_memory", lambda: 80_000_000)
     (diagnosis,) = stage.run(["tiny"])
     (memory,) = diagnosis.findings
     assert not memory.ok

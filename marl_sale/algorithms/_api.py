@@ -1,7 +1,7 @@
 """What every algorithm shares: networks of agents, one optimiser, one update, copies to the targets."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +78,13 @@ class Algorithm(nn.Module, ABC):
     def copy_targets(self) -> None:
         """Periodic copies: online → target."""
 
+    def intermediates(self, batch: Batch) -> Iterable[tuple[str, Tensor]]:
+        """Tensors between batch and losses by name, made again in the order of the computation.
+
+        Asked for where an update went wrong, to name the first that is not finite.
+        """
+        return ()
+
     def imagined_steps(self, batch: Batch) -> int:
         """Latent steps that an update on this batch imagines."""
         return 0
@@ -103,10 +110,11 @@ class Algorithm(nn.Module, ABC):
             nn.utils.clip_grads_with_norm_(trained, self.config.optimiser.max_grad_norm, grad_norm)
             self.optimiser.step()
         self.updates += 1
+        error = None if finite else self._not_finite(batch, losses)  # with the targets of this update
         if self.updates % self.config.optimiser.target_update_period == 0:
             self.copy_targets()
-        if not finite:
-            raise self._not_finite(batch, losses)
+        if error is not None:
+            raise error
         figures = {f"loss_{name}": value.detach() for name, value in losses.items()}
         return {"loss": loss.detach(), **figures, "grad_norm": grad_norm}
 
@@ -116,6 +124,7 @@ class Algorithm(nn.Module, ABC):
         computed = [
             *((f"batch.{name}", value) for name, value in batch.tensors().items()),
             *self.named_parameters(),
+            *self.intermediates(batch),
             *((f"loss_{name}", value) for name, value in losses.items()),
             *((f"gradient of {name}", value) for name, value in gradients.items()),
         ]

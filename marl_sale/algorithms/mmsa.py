@@ -212,6 +212,19 @@ class Mmsa(Qmix):
                 if trained is not None and fixed is not None:
                     copy_weights(trained, fixed)
 
+    @torch.no_grad()
+    def intermediates(self, batch: Batch) -> list[tuple[str, Tensor]]:
+        h, target_h = self.unroll(batch)
+        made = [("h", h), ("target_h", target_h)]
+        if self.world_model is not None and self.rollout_encoder is not None:
+            z = self.world_model.posterior(target_h).mean
+            greedy = self.agent.choose(h, batch.avail_actions)
+            latents = imagine(self.world_model, self.agent, z, greedy, self.imagination_length)
+            made.append(("posterior mean", z))
+            made += [(f"imagined latent {step}", each) for step, each in enumerate(latents, start=1)]
+            made.append(("encoded roll-out", self.rollout_encoder(latents)))
+        return made
+
     def imagined_steps(self, batch: Batch) -> int:
         return self.imagination_length * len(batch.obs)
 

@@ -1,17 +1,22 @@
 """Updates whose numbers go wrong: left out, gone back for, or the end of a run, and repeated then."""
 
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
+from marl_sale.algorithms import mmsa
 from marl_sale.artifacts.reader import Artifact
 from marl_sale.config.recipe import Recipe
 from marl_sale.data.batch import Batch
 from marl_sale.data.replay import Replay
-from marl_sale.errors import ArtifactError, ExitCode, MarlSaleError
+from marl_sale.errors import ArtifactError, DivergedError, ExitCode, MarlSaleError, NotFiniteError
+from marl_sale.imagination import imagine
 from marl_sale.observer import Silent
 from marl_sale.stages import train
 from marl_sale.stages.diverged import Guard, repeat
@@ -103,6 +108,36 @@ def test_a_run_that_cannot_go_on_ends_and_can_be_repeated(
     assert opened(out).manifest.status == "failed"
     assert opened(out).verify() == []
     assert repeat(out).first == "batch.reward"
+
+
+def test_what_goes_wrong_inside_imagination_is_caught_and_named(
+    short_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the second imagined step on: no update is made of it, and the bundle says where it began."""
+    before: dict[str, Tensor] = {}
+
+    def exploding(*arguments: Any) -> Tensor:
+        latents = imagine(*arguments)
+        return torch.cat([latents[:1], latents[1:] * math.inf])
+
+    def update(algorithm: mmsa.Mmsa, batch: Batch) -> dict[str, Tensor]:
+        before.update(copy.deepcopy(algorithm.state_dict()))
+        try:
+            return real(algorithm, batch)
+        except NotFiniteError:
+            after = algorithm.state_dict()
+            assert all(torch.equal(value, after[name]) for name, value in before.items())
+            raise
+
+    real = mmsa.Mmsa.update
+    monkeypatch.setattr(mmsa, "imagine", exploding)
+    monkeypatch.setattr(mmsa.Mmsa, "update", update)
+    changes = ["world_model.imagination_length=3", "optimiser.target_update_period=100"]
+    with pytest.raises(DivergedError, match="first imagined latent 2"):
+        run(short_recipe(changes=changes), tmp_path / "agent")
+    artifact = opened(tmp_path / "agent")
+    assert artifact.json("diverged/update")["first_not_finite"] == "imagined latent 2"
+    assert repeat(tmp_path / "agent").first == "imagined latent 2"
 
 
 def test_only_a_run_that_diverged_can_be_repeated(agent: Path) -> None:

@@ -14,7 +14,7 @@ from marl_sale.analysis.curves import SeedCurve, seed_curve
 from marl_sale.artifacts.manifest import Input, Manifest
 from marl_sale.artifacts.reader import Artifact
 from marl_sale.config import strict_yaml
-from marl_sale.errors import ArtifactError, UsageError
+from marl_sale.errors import ArtifactError, ConfigError, UsageError
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -195,7 +195,7 @@ def _task(artifact: Artifact) -> Task:
 
 
 def _typed(value: object, kind: type | UnionType) -> Any:
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind not in (bool, bool | None)):
         raise TypeError(f"{value!r} is no {kind}")
     return value
 
@@ -213,7 +213,10 @@ def _training_run(artifact: Artifact) -> TrainingRun:
     manifest: Manifest = artifact.manifest
     if manifest.fingerprint is None or artifact.config_text is None:
         raise ArtifactError(f"{artifact.path}: damaged: an agent without a recipe")
-    config = strict_yaml.parse(artifact.config_text, str(artifact.path / "config.yaml")).value
+    try:
+        config = strict_yaml.parse(artifact.config_text, str(artifact.path / "config.yaml")).value
+    except ConfigError as error:
+        raise ArtifactError(f"{artifact.path}: damaged: {error.what}") from error
     return TrainingRun(
         id=manifest.id,
         seed=manifest.seed,
@@ -246,9 +249,9 @@ def _evaluation_run(artifact: Artifact) -> EvaluationRun:
         random = summary["policy"] == "random"
         checkpoint = None if random else _typed(summary["checkpoint"], int)
         returns = np.array([float(_typed(row["episode_return"], int | float)) for row in rows])
-        wins = [row["success"] for row in rows]
-    except (KeyError, TypeError) as error:
-        raise ArtifactError(f"{artifact.path}: damaged: {error}") from None
+        wins = [_typed(row["success"], bool | None) for row in rows]
+    except (KeyError, TypeError, OverflowError) as error:
+        raise ArtifactError(f"{artifact.path}: damaged: episodes.jsonl or report.json: {error}") from None
     if not rows:
         raise ArtifactError(f"{artifact.path}: no episode in it", "make it again: marl-sale eval")
     agents = [entry.id for entry in artifact.manifest.inputs if entry.role == "agent"]

@@ -1,4 +1,4 @@
-"""JSON with bounds: capped in size and depth, no duplicate keys, no NaN or infinity."""
+"""JSON with bounds: capped in size, depth and number of containers, no duplicate keys, no NaN or infinity."""
 
 import json
 import math
@@ -10,6 +10,8 @@ from marl_sale.errors import ArtifactError
 
 MAX_BYTES = 8 << 20
 MAX_DEPTH = 32
+MAX_CONTAINERS = 200_000
+"""Lists and objects: each takes many times the two bytes of its text."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -46,10 +48,17 @@ def _check_depth(value: object) -> None:
     raise ValueError(f"nested deeper than {MAX_DEPTH}")
 
 
+def _brackets(data: bytes) -> int:
+    """At least the number of lists and objects, without building any."""
+    return data.count(b"[") + data.count(b"{")
+
+
 def parse(data: bytes, *, where: object, limit: int = MAX_BYTES) -> Any:
     """Value of a JSON text. ArtifactError names `where` and the reason of a refusal."""
     if len(data) > limit:
         raise ArtifactError(f"{where}: {len(data)} bytes of JSON, at most {limit} are allowed")
+    if _brackets(data) > MAX_CONTAINERS:
+        raise ArtifactError(f"{where}: damaged: more than {MAX_CONTAINERS} lists and objects")
     try:
         value = json.loads(
             data.decode("utf-8"),
@@ -69,6 +78,6 @@ def dump(value: object, *, limit: int = MAX_BYTES) -> bytes:
     """JSON text of a value that `parse` accepts. ValueError for NaN, infinity, too large or too deep."""
     data = (json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2) + "\n").encode()
     _check_depth(value)
-    if len(data) > limit:
+    if len(data) > limit or _brackets(data) > MAX_CONTAINERS:
         raise ValueError(f"{len(data)} bytes of JSON, at most {limit} can be read back")
     return data

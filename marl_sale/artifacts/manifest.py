@@ -19,6 +19,10 @@ CHECKPOINT_FORMAT = "marl-sale-checkpoint"
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 4 << 20
+MAX_FILES, MAX_ENTRIES = 20_000, 5_000
+"""Of a manifest's list of files, and of any other part of it."""
+MAX_PROBLEMS = 20
+"""Named of one manifest; a damaged one may have as many as it has entries."""
 
 Kind = Literal["world-model", "agent", "evaluation", "report", "dataset"]
 Status = Literal["running", "complete", "interrupted", "failed"]
@@ -144,25 +148,37 @@ def is_relative(name: str) -> bool:
 
 
 def parse(model: type[AnyManifest], data: bytes, *, where: object) -> AnyManifest:
-    """The manifest in `data`. ArtifactError says everything that is wrong with it."""
+    """The manifest in `data`. ArtifactError says what is wrong with it."""
     value = _json.parse(data, where=where, limit=MAX_MANIFEST_BYTES)
     expected = FORMAT if model is Manifest else CHECKPOINT_FORMAT
     found = value.get("format") if isinstance(value, dict) else None
     if found != expected:
         raise ArtifactError(f"{where}: not a {expected} manifest (format: {_shown(found)})")
     version = value.get("schema_version")
+    if type(version) is not int:  # pydantic takes true for 1
+        raise ArtifactError(f"{where}: damaged: schema_version: {_shown(version)} is not a whole number")
     if type(version) is int and version > SCHEMA_VERSION:
         raise ArtifactError(
             f"{where}: written by a newer marl-sale: schema {version}, this one reads up to {SCHEMA_VERSION}",
             "upgrade: pip install --upgrade marl-sale",
         )
+    for key, part in value.items():
+        if isinstance(part, dict | list) and len(part) > (
+            most := MAX_FILES if key == "files" else MAX_ENTRIES
+        ):
+            raise ArtifactError(
+                f"{where}: damaged: {plain(key)}: {len(part)} entries, at most {most} are allowed"
+            )
     try:
         return model.model_validate_json(data)
     except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
         problems = [
-            f"{where}: damaged: {plain('.'.join(map(str, problem['loc'])))}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_input=False)
+            f"{where}: damaged: {plain('.'.join(map(str, problem['loc'])))[:200]}: {problem['msg']}"
+            for problem in found[:MAX_PROBLEMS]
         ]
+        if len(found) > MAX_PROBLEMS:
+            problems.append(f"{where}: damaged: … and {len(found) - MAX_PROBLEMS} problems more")
         raise ArtifactError("\n".join(problems)) from None
 
 

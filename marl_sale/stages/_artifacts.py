@@ -1,14 +1,16 @@
 """What stages do with each other's artifacts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from marl_sale.algorithms._load import build_policy
-from marl_sale.artifacts.manifest import differences
+from marl_sale.artifacts.manifest import differences, plain
 from marl_sale.artifacts.reader import Artifact, Checkpoint
 from marl_sale.config.recipe import Recipe, recipe_from_text
 from marl_sale.config.schema import Config
-from marl_sale.errors import ArtifactError
+from marl_sale.errors import ArtifactError, ConfigError
 from marl_sale.nn.agent import Agent
 from marl_sale.spec import EnvSpec
 
@@ -19,12 +21,38 @@ def recipe_of(artifact: Artifact, *changes: str) -> Recipe:
     if text is None:
         raise ArtifactError(f"{artifact.path}: has no config.yaml", "make the artifact again")
     manifest = artifact.manifest
-    return recipe_from_text(
-        text,
-        where=str(artifact.path / "config.yaml"),
-        name=manifest.recipe,
-        overrides=(*manifest.overrides, *changes),
-    )
+    with as_artifact_error(artifact):
+        return recipe_from_text(
+            text,
+            where=str(artifact.path / "config.yaml"),
+            name=manifest.recipe,
+            overrides=(*manifest.overrides, *changes),
+        )
+
+
+@contextmanager
+def sound_state(where: Path) -> Iterator[None]:
+    """A saved state that cannot be put in its place is damage, however sound its files are."""
+    try:
+        yield
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        what = plain(f"{type(error).__name__}: {error}")[:400]
+        raise ArtifactError(
+            f"{where}: damaged: its state is not that of a run of this recipe: {what}",
+            "it may be of another version of marl-sale: start a new run with --out",
+        ) from error
+
+
+@contextmanager
+def as_artifact_error(artifact: Artifact) -> Iterator[None]:
+    """A problem of the artifact's recipe is one of the artifact, not of what the user asked for."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ArtifactError(
+            f"{artifact.path}: its recipe cannot be used here:\n{error.what}",
+            "it is damaged, or of another version of marl-sale or of the environment",
+        ) from error
 
 
 def require_same_task(artifact: Artifact, spec: EnvSpec) -> None:

@@ -19,12 +19,19 @@ def learner_tensors(algorithm: Algorithm, generators: Generators) -> dict[str, T
 
 
 def load_learner(tensors: Mapping[str, Tensor], algorithm: Algorithm, generators: Generators) -> None:
-    """Put an algorithm, built from the same recipe, where another one was."""
+    """Put an algorithm, built from the same recipe, where another one was.
+
+    Raises RuntimeError, LookupError or ValueError for the tensors of another recipe.
+    """
     algorithm.load_state_dict(below("learner.", tensors))
     slots: dict[int, dict[str, Tensor]] = {}
     for name, value in below("optimiser.", tensors).items():
         index, slot = name.split(".", 1)
         slots.setdefault(int(index), {})[slot] = value
+    trained = [p for group in algorithm.optimiser.param_groups for p in group["params"]]
+    for index, values in slots.items():
+        if any(value.dim() and value.shape != trained[index].shape for value in values.values()):
+            raise ValueError(f"optimiser.{index} is of another shape than its parameter")
     groups = algorithm.optimiser.state_dict()["param_groups"]
     algorithm.optimiser.load_state_dict({"state": slots, "param_groups": groups})
     for name, generator in generators.items():

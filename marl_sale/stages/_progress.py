@@ -13,6 +13,7 @@ from marl_sale.artifacts.reader import Checkpoint
 from marl_sale.artifacts.store import CheckpointWriter
 from marl_sale.data.replay import Replay
 from marl_sale.seeding import torch_generator
+from marl_sale.stages._artifacts import sound_state
 from marl_sale.stages._learner import below, learner_tensors, load_learner
 from marl_sale.stages._replay_files import ReplayFiles
 from marl_sale.stages.diverged import RATE_AFTER_ROLLBACK, Guard
@@ -38,6 +39,14 @@ class Counters:
     time_acting: float = 0.0
     time_learning: float = 0.0
     time_evaluation: float = 0.0
+
+
+def _counters(values: dict[str, int | float]) -> Counters:
+    """Counters as they were saved. TypeError where one is missing or of another type."""
+    kinds = {name: type(value) for name, value in asdict(Counters()).items()}
+    if {name: type(value) for name, value in values.items()} != kinds:
+        raise TypeError("counters are not those of a run")
+    return Counters(**values)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -98,12 +107,16 @@ class Progress:
         )
 
     def load(self, checkpoint: Checkpoint, replay_folder: Path) -> ReplayFiles:
-        """Go on from a checkpoint."""
+        """Go on from a checkpoint. ArtifactError where it does not hold what a run of this recipe saves."""
+        with sound_state(checkpoint.path):
+            return self._load(checkpoint, replay_folder)
+
+    def _load(self, checkpoint: Checkpoint, replay_folder: Path) -> ReplayFiles:
         state = checkpoint.json("state")
         weights = checkpoint.tensors("weights", self.algorithm.agent.state_dict())
         agent = {f"{_AGENT}{name}": value for name, value in weights.items()}
         load_learner({**checkpoint.tensors("state"), **agent}, self.algorithm, self._generators())
-        self.counters = Counters(**state["counters"])
+        self.counters = _counters(state["counters"])
         self.averages = Averages(**state["averages"])
         self.best_score, self.evaluation = state["best_score"], state["evaluation"]
         self.algorithm.updates = self.counters.updates

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from marl_sale.artifacts.weights import read_tensors, write_tensors
+from marl_sale.artifacts.weights import load_tensors, write_tensors
 from marl_sale.data.episodes import Episodes
 from marl_sale.data.replay import Replay
 
@@ -26,11 +26,13 @@ class Segment:
 
 
 class ReplayFiles:
-    """Segments of one run's replay, in its folder `replay/`."""
+    """Segments of one run's replay, in its folder `replay/`. ValueError for what is no list of segments."""
 
     def __init__(self, folder: Path, segments: list[dict[str, Any]]) -> None:
         self.folder = folder
         self.segments = [Segment(**segment) for segment in segments]
+        if not all(type(n) is int and n >= 0 for s in self.segments for n in (s.first, s.count)):
+            raise ValueError("a segment of the replay is not numbered by whole numbers")
 
     @property
     def names(self) -> set[str]:
@@ -62,5 +64,6 @@ class ReplayFiles:
         if self.segments:
             replay.added = self.segments[0].first
         for segment in self.segments:
-            tensors = read_tensors(self.folder / segment.name, sha256=segment.sha256)
+            name = f"{self.folder.name}/{segment.name}"  # below the run: no part of it may be a link
+            tensors = load_tensors(self.folder.parent, name, sha256=segment.sha256)
             replay.add(Episodes.from_tensors(replay.spec, tensors))

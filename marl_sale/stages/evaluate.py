@@ -1,6 +1,7 @@
 """eval: greedy episodes on the fixed seed bank."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from marl_sale.errors import UsageError
 from marl_sale.observer import Observer
 from marl_sale.seeding import evaluation_seeds
 from marl_sale.spec import VectorEnv
-from marl_sale.stages._artifacts import load_policy, recipe_of, require_same_task
+from marl_sale.stages._artifacts import as_artifact_error, load_policy, recipe_of, require_same_task
 from marl_sale.stages._machine import choose_device
 from marl_sale.stages._render import render_episode, require_gif
 from marl_sale.stages.result import StageResult
@@ -116,7 +117,8 @@ def run(
     where = choose_device(device, recipe.config.train.threads)
     if render is not None:
         require_gif(render)
-    env = _make_env(recipe, episodes)
+    with as_artifact_error(artifact) if backend is None else nullcontext():
+        env = _make_env(recipe, episodes)
     try:
         require_same_task(artifact, env.spec)
         policy = load_policy(chosen, recipe.config, env.spec).to(where)

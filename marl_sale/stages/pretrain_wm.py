@@ -27,7 +27,7 @@ from marl_sale.observer import Observer
 from marl_sale.seeding import episode_seeds, torch_generator
 from marl_sale.spec import EnvSpec, VectorEnv
 from marl_sale.stages import preflight
-from marl_sale.stages._artifacts import load_policy, recipe_of, require_same_task
+from marl_sale.stages._artifacts import load_policy, recipe_of, require_same_task, sound_state
 from marl_sale.stages._fitting import Fitting, report, split_episodes, summary
 from marl_sale.stages._machine import Due, StopFlag, choose_device, stop_on_signal
 from marl_sale.stages._replay_files import REPLAY, ReplayFiles
@@ -77,7 +77,8 @@ class Pretrain:
         if self.checkpoint is not None:
             self.state = self.checkpoint.json("state")
             observer.note(f"resumed {progress_of(self.checkpoint.counters)}")
-        self.files = ReplayFiles(written.path / REPLAY, self.state.get("segments", []))
+        with sound_state(written.path):
+            self.files = ReplayFiles(written.path / REPLAY, self.state.get("segments", []))
         written.prune(REPLAY, self.files.names)
 
     @property
@@ -88,7 +89,8 @@ class Pretrain:
     def gather(self, env: VectorEnv, behaviour: Agent | None) -> Replay:
         """Episodes of random play or of a policy, those stored before first. StoppedError."""
         replay = Replay(env.spec, self.config.pretrain.episodes, bootstrap_at_time_limit=False)
-        self.files.load(replay)
+        with sound_state(self.written.path):
+            self.files.load(replay)
         epsilon = 1.0 if behaviour is None else self.config.exploration.finish
         for full in gather(env, behaviour, epsilon, replay, self.seed, self.observer):
             stopping = bool(self.stop)
@@ -106,7 +108,8 @@ class Pretrain:
         data = split_episodes(source, holdout, chosen, chunks.chunk_length, chunks.burn_in)
         fitting = Fitting(fit, data, self.written, self.observer, self.seed)
         if self.checkpoint is not None and "fit" in self.state:
-            fitting.load(self.checkpoint.tensors("fit"), self.state["fit"])
+            with sound_state(self.checkpoint.path):
+                fitting.load(self.checkpoint.tensors("fit"), self.state["fit"])
         for part_is_done in fitting.run():
             stopping = bool(self.stop)
             if part_is_done or stopping or self.due:

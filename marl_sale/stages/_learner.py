@@ -29,9 +29,9 @@ def load_learner(tensors: Mapping[str, Tensor], algorithm: Algorithm, generators
         index, slot = name.split(".", 1)
         slots.setdefault(int(index), {})[slot] = value
     trained = [p for group in algorithm.optimiser.param_groups for p in group["params"]]
-    for index, values in slots.items():
-        if any(value.dim() and value.shape != trained[index].shape for value in values.values()):
-            raise ValueError(f"optimiser.{index} is of another shape than its parameter")
+    for place, values in slots.items():
+        if any(value.dim() and value.shape != trained[place].shape for value in values.values()):
+            raise ValueError(f"optimiser.{place} is of another shape than its parameter")
     groups = algorithm.optimiser.state_dict()["param_groups"]
     algorithm.optimiser.load_state_dict({"state": slots, "param_groups": groups})
     for name, generator in generators.items():

@@ -30,9 +30,10 @@ class ReplayFiles:
 
     def __init__(self, folder: Path, segments: list[dict[str, Any]]) -> None:
         self.folder = folder
-        self.segments = [Segment(**segment) for segment in segments]
-        if not all(type(n) is int and n >= 0 for s in self.segments for n in (s.first, s.count)):
+        numbers = [segment[name] for segment in segments for name in ("first", "count")]
+        if not all(type(number) is int and number >= 0 for number in numbers):
             raise ValueError("a segment of the replay is not numbered by whole numbers")
+        self.segments = [Segment(**segment) for segment in segments]
 
     @property
     def names(self) -> set[str]:

@@ -34,7 +34,8 @@ HOSTILE = {
     "header is no JSON": (a_file(b"\x80\x04K\x01."), "damaged"),
     "header is a list": (a_file([]), "not a JSON object"),
     "deep header": (a_file(b"[" * 40 + b"]" * 40), "nested deeper"),
-    "bomb of brackets": (a_file(b"[" * 900_000), "nested deeper"),
+    "bomb of brackets": (a_file(b"[" * 900_000), "more than 200000 lists"),
+    "bomb of fewer brackets": (a_file(b"[" * 100_000), "nested deeper"),
     "duplicate names": (
         a_file(b'{"a":%b,"a":%b}' % ((json.dumps(F32).encode(),) * 2), bytes(8)),
         "appears twice",

@@ -441,14 +441,14 @@ CORPUS: dict[str, Case] = {
     "YAML that is no UTF-8": Case("eval", C, planted(C, lambda data: data + b"# \xff\n")),
     "an algorithm by import path": Case("eval", C, yaml_line("algorithm", "os.system")),
     "a family by import path": Case(
-        "eval", C, planted(C, lambda data: data.replace(b"family: tiny", b"family: os"))
+        "eval", "env.family", planted(C, lambda data: data.replace(b"family: tiny", b"family: os"))
     ),
     "a family by path": Case(
         "eval", C, planted(C, lambda data: data.replace(b"family: tiny", b"family: ../os"))
     ),
     "an interpolation": Case("eval", C, yaml_line("discount", "${oc.env:HOME}")),
-    "a network of a hundred gigabytes": Case(
-        "eval", C, planted(C, lambda data: data.replace(b"hidden_size: 8", b"hidden_size: 8193"))
+    "a number out of its range": Case(
+        "eval", C, planted(C, lambda data: data.replace(b"kl_balance: ", b"kl_balance: 9"))
     ),
     "a config in the depths, drawn": Case("plot", C, planted(C, b"a: " + b"[" * 100_000)),
     "a tag, drawn": Case("plot", C, yaml_line("algorithm", "!!python/name:os.system")),

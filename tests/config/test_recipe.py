@@ -189,7 +189,7 @@ def test_all_problems_at_once_each_with_its_origin(tmp_path: Path) -> None:
     assert problems_of(f"{top}+qmx+vdn", ("discount=2", "train.foo=1", "nothing", "agent.core=.nan")) == (
         "unknown overlay +qmx; did you mean +qmix?",
         "--set: train.foo: unknown key; keys of train: env_steps, num_envs, updates_per_episode, "
-        "reward_scale, checkpoint_period, log_period, threads",
+        "reward_scale, checkpoint_period, checkpoint_minutes, keep_checkpoints, log_period, threads",
         "--set nothing: expected key=value",
         "--set: agent.core: .nan is not a finite number",
         f"{low}:7: discunt: unknown key; did you mean discount?",

@@ -59,7 +59,7 @@ class Killer:
         pid, began = self.processes.start(arguments, self.log), time.monotonic()
         deadline = began + self.random.random() * self.longest
         while time.monotonic() < deadline and not self.processes.ended():
-            time.sleep(0.02)
+            time.sleep(0.05)
         acknowledged = max(checkpoint_steps(out), default=0)
         os.kill(pid, signal.SIGKILL)
         status = self.processes.status()

@@ -29,6 +29,8 @@ ELSEWHERE = {
     "marl_sale/envs/_worker.py": "memory shared with a worker, as a file without a name",
     "marl_sale/envs/mamujoco/body.py": "the body's XML while MuJoCo loads it",
     "marl_sale/analysis/figures.py": "savefig, into memory",
+    "marl_sale/sweeps/engines.py": "what a cell prints; whether it is done its artifact says",
+    "marl_sale/sweeps/on_slurm.py": "the exit code of a cell, read once; lost, the cell is looked at again",
     "cli/recipes.py": "a copy of a recipe for the user",
     "cli/_docs.py": "the page docs/cli.md",
 }

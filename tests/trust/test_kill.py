@@ -210,12 +210,11 @@ def traced(life: Life, root: Path, log: Path, *options: str) -> tuple[list[str],
 
 
 def kernel_calls(log: Path, root: Path, before: set[str]) -> list[tuple[str, str]]:
-    """Calls in a log of strace that changed something below `root`, as (system call, what it is here)."""
+    """Calls in a log of strace that could change what is below `root`, as (system call, what it is here)."""
     found = []
     for line in log.read_text().splitlines():
         name = line.split("(", 1)[0]
-        done = re.search(r"\) += (\d+)", line)
-        if name not in SYSTEM_CALLS or done is None or str(root) not in line:
+        if name not in SYSTEM_CALLS or str(root) not in line:
             continue
         if name == "openat":
             path = line.split("<")[-1].rstrip(">")

@@ -91,6 +91,9 @@ class Slurm:
         self.period = 10.0 if cluster == "slurm" else 0.5
         self.parallel = 1024
         self._folder = folder.resolve()
+        self._here: list[Any] = []
+        """Jobs of the stand-in: processes of this one, which has to wait for them."""
+        self._is_here = cluster == "local"
         self._executor = submitit.AutoExecutor(folder=self._folder, cluster=cluster)
         self._executor.update_parameters(
             timeout_min=MINUTES,
@@ -103,11 +106,16 @@ class Slurm:
         code = self._folder / f"{secrets.token_hex(8)}.code"
         self._executor.update_parameters(name=work.name)
         try:
-            return SlurmJob(self._executor.submit(run, work, str(code)), code)
+            job = self._executor.submit(run, work, str(code))
         except Exception as error:  # whatever sbatch says: the sweep tries again later
             return _Refused(f"sbatch: {error}")
+        if self._is_here:
+            self._here.append(job)
+        return SlurmJob(job, code)
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        for job in self._here:
+            job.wait()
 
 
 def sbatch_options(texts: Sequence[str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What an engine is handed runs, its exit code comes back; what is missing says how to get it."""
 
+import gc
 import os
 import signal
 import stat
@@ -79,6 +80,17 @@ def test_options_of_sbatch() -> None:
 def test_what_is_no_option_of_sbatch_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--slurm"):
         sbatch_options([text])
+
+
+@needs_submitit
+@pytest.mark.pipeline
+def test_the_stand_in_of_submitit_leaves_no_process(tmp_path: Path) -> None:
+    engine = Slurm(tmp_path / "slurm", {}, cpus=1, gpus=0, cluster="local")
+    job = engine.submit(work(tmp_path))
+    assert wait(job) == Ended(2)
+    engine.close()
+    del job, engine
+    gc.collect()  # a process not waited for warns here
 
 
 @needs_submitit

@@ -89,7 +89,7 @@ def _memory(recipe: str) -> Finding:
         f"memory for {recipe}",
         needs.total <= preflight.SHARE * memory,
         f"training takes up to {preflight.size(needs.total)} of {preflight.size(memory)} available",
-        f"--set {needs.replay_key}={max(1, needs.fitting(memory))}",
+        needs.advice(memory),
         needed=False,
     )
 

@@ -47,6 +47,12 @@ class Needs:
         rest = SHARE * memory - (self.total - self.episodes * self.per_episode)
         return max(0, int(rest / self.per_episode))
 
+    def advice(self, memory: int) -> str:
+        """What to type where so much memory is available."""
+        if fits := self.fitting(memory):
+            return f"--set {self.replay_key}={fits} would fit (now {self.episodes})"
+        return "too little for any replay: make networks and replay.batch_episodes smaller (--set)"
+
 
 def training(algorithm: Algorithm) -> Needs:
     """What `train` needs at most, with an algorithm as it is built from the recipe."""
@@ -212,12 +218,7 @@ def require(stage: str, needs: Needs, out: Path, *, overcommit: bool) -> None:
             f"{stage} may need {size(needs.total)} of memory ({parts}); {size(memory)} are available, of "
             f"which it may plan with {SHARE:.0%}: {size(int(SHARE * memory))}"
         )
-        fits = needs.fitting(memory)
-        hints.append(
-            f"--set {needs.replay_key}={fits} would fit (now {needs.episodes})"
-            if fits >= 1
-            else "too little for any replay: make networks and replay.batch_episodes smaller (--set)"
-        )
+        hints.append(needs.advice(memory))
     if needs.disk > (free := free_disk(out)):
         problems.append(f"{stage} may write {size(needs.disk)} to {out}, where {size(free)} are free")
         hints.append("free some space, or choose another folder with --out")

@@ -112,12 +112,12 @@ def test_longer_imagination_larger_batches_and_networks_need_more(
     assert adam.memory["model and optimiser"] > rmsprop.memory["model and optimiser"]
 
 
-def test_a_dataset_needs_memory_and_disk(small_recipe: Callable[..., Recipe]) -> None:
+def test_a_dataset_needs_disk(small_recipe: Callable[..., Recipe]) -> None:
     config = small_recipe().config
     algorithm = build_pretraining(config, describe(config.env))
     plain, saved = (preflight.pretraining(algorithm, saves_dataset=saves) for saves in (False, True))
     assert saved.disk > plain.disk
-    assert saved.total > plain.total
+    assert saved.total == plain.total  # the episodes are written from the same rows, one save at a time
 
 
 def test_the_capacity_that_is_said_to_fit_fits(

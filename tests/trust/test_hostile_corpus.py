@@ -29,6 +29,7 @@ from marl_sale.stages import evaluate
 
 MEMORY = 256 << 20
 SECONDS = 1.0
+"""Of CPU time, on a machine of its own; half as much again where others crowd the caches."""
 
 Sound = dict[str, Path]
 
@@ -165,7 +166,7 @@ def test_a_hostile_artifact_is_refused(
     assert not any((ord(c) < 32 and c not in "\n\t") or 127 <= ord(c) < 160 for c in found["output"])
     assert (found["events"], found["new"]) == ([], [])
     assert (tmp_path / CANARY).read_text() == "silent"
-    assert found["seconds"] < SECONDS
+    assert found["seconds"] < 1.5 * SECONDS
     if case.command != "resume":  # which takes the lock, and marks the run failed
         assert after == before
 

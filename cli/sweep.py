@@ -96,9 +96,9 @@ def sweep(
     """
     from marl_sale.artifacts.sweep import check_folder, hold
     from marl_sale.errors import UsageError
+    from marl_sale.stop import stop_on_signal
     from marl_sale.sweeps import run as loop
     from marl_sale.sweeps.product import make_sweep, seeds_of
-    from marl_sale.sweeps.stop import stop_on_signal
 
     from ._sweep_view import summary, view
 

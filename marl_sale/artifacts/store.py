@@ -148,12 +148,13 @@ class Run(_Writer):
     """
 
     def __init__(
-        self, path: Path, manifest: Manifest, lock: int, checkpoints: Mapping[int, Checkpoint]
+        self, path: Path, manifest: Manifest, lock: int, checkpoints: Mapping[int, Checkpoint], keep: Keep
     ) -> None:
         latest = checkpoints.get(max(checkpoints, default=-1))
         self.path = path
         self._manifest = manifest
         self._lock: int | None = lock
+        self._keep = keep
         self._checkpoints = {step: checkpoint.manifest for step, checkpoint in checkpoints.items()}
         self._offsets = dict(latest.manifest.offsets) if latest else {}
         self._streams: dict[str, MetricsWriter] = {}
@@ -173,9 +174,12 @@ class Run(_Writer):
         inputs: Sequence[Input],
         command: str,
         device: str,
+        keep: Keep = "best",
     ) -> "Run":
         """Start an artifact in the folder `out`, which is created where missing and must be empty.
 
+        `keep`: which checkpoints stay beside the latest: the best (highest score, the later one where equal),
+        all, or none.
         Raises RunExistsError where it is not, StoppedError where another process writes to it.
         """
         (kind,) = kinds(kind)
@@ -215,7 +219,7 @@ class Run(_Writer):
                 }
             )
             _fs.write(out / MANIFEST, manifest.to_bytes())
-            return cls(out, manifest, lock, {})
+            return cls(out, manifest, lock, {}, keep)
         except BaseException:
             _fs.close(lock)
             raise
@@ -229,6 +233,7 @@ class Run(_Writer):
         fingerprint: str | None,
         seed: int,
         env_spec: Mapping[str, Any] | None,
+        keep: Keep = "best",
         from_scheduled: bool = False,
     ) -> "Run":
         """Continue the unfinished run in `out` from its latest checkpoint (from nothing where it has none).
@@ -260,6 +265,8 @@ class Run(_Writer):
             checkpoints = {
                 step: Checkpoint.open(out, step, run=manifest.id) for step in checkpoint_steps(out)
             }
+            if checkpoints:  # the crash may have come before the latest was sure of its name
+                _fs.sync_folders(out / CHECKPOINTS)
             if from_scheduled:
                 scheduled = [step for step, found in checkpoints.items() if found.manifest.scheduled]
                 for step in [step for step in checkpoints if step > max(scheduled, default=-1)]:
@@ -267,7 +274,9 @@ class Run(_Writer):
                     del checkpoints[step]
             manifest = manifest.changed(status="running", updated=now(), files=files, notes=())
             _fs.write(out / MANIFEST, manifest.to_bytes())
-            return cls(out, manifest, lock, checkpoints)
+            run = cls(out, manifest, lock, checkpoints, keep)
+            run._thin()  # the crash may have come between a checkpoint and the deletions that follow it
+            return run
         except BaseException:
             _fs.close(lock)
             raise
@@ -328,16 +337,14 @@ class Run(_Writer):
         *,
         counters: Mapping[str, int | float],
         score: float | None,
-        keep: Keep = "best",
         scheduled: bool = True,
     ) -> Iterator[CheckpointWriter]:
         """Write the checkpoint of `step`, which must be later than all before (ValueError).
 
-        After a clean exit it is durable, and older ones are deleted as `keep` says: all but the best (highest
-        score, the later one where equal), all, or none. One that was not `scheduled` (the clock or a signal
-        asked for it) goes in any case with the next, and the latest scheduled one stays beside it: what is
-        left of a run does not tell how often it was interrupted. After an exception, in the body or here,
-        everything is as before.
+        After a clean exit it is durable, and older ones are deleted unless the run keeps them. One that was
+        not `scheduled` (the clock or a signal asked for it) goes in any case with the next, and the latest
+        scheduled one stays beside it: what is left of a run does not tell how often it was interrupted. After
+        an exception, in the body or here, everything is as before.
         """
         self._check_open()
         if step <= max(self._checkpoints, default=-1):
@@ -367,17 +374,18 @@ class Run(_Writer):
             _fs.discard(temporary)
             raise
         self._checkpoints[step] = manifest
-        for old in set(self._checkpoints) - self._kept(keep):
-            _fs.remove(self.path / checkpoint_folder(old))
-            del self._checkpoints[old]
+        self._thin()
         self._update(counters=dict(counters))
 
-    def _kept(self, keep: Keep) -> set[int]:
-        """Steps of the checkpoints that stay."""
+    def _thin(self) -> None:
+        """Delete the checkpoints that do not stay."""
         lasting = self.scheduled_steps
-        kept = {max(self._checkpoints), *(lasting if keep == "every" else lasting[-1:])}
-        best = best_step({step: self._checkpoints[step].score for step in lasting})
-        return kept | {best} if keep == "best" and best is not None else kept
+        kept = {max(self._checkpoints, default=None), *(lasting if self._keep == "every" else lasting[-1:])}
+        if self._keep == "best":
+            kept.add(best_step({step: self._checkpoints[step].score for step in lasting}))
+        for old in set(self._checkpoints) - kept:
+            _fs.remove(self.path / checkpoint_folder(old))
+            del self._checkpoints[old]
 
     def prune(self, folder: str, keep: Collection[str]) -> None:
         """Delete every file in a folder of the run but those to keep (and the folder, where there are none):

@@ -164,6 +164,7 @@ def serve(connection: Connection, factory: bytes, copies: int) -> None:
     """Main function of a worker: build `copies` copies, then answer until told to close, or left alone."""
     _keep_to_itself()
     built: list[Copy] = []
+    left_alone = False
     try:
         make: Factory = pickle.loads(factory)
         built.extend(make() for _ in range(copies))
@@ -173,8 +174,8 @@ def serve(connection: Connection, factory: bytes, copies: int) -> None:
             send_handle(connection, file.fileno(), os.getppid())
         while (request := connection.recv()) is not None:
             connection.send(Done(host.handle(*request)))
-    except (EOFError, BrokenPipeError):
-        pass  # the pool is gone
+    except (EOFError, ConnectionError):
+        left_alone = True
     except BaseException as error:
         with suppress(OSError):
             connection.send(_failure(error))
@@ -182,6 +183,8 @@ def serve(connection: Connection, factory: bytes, copies: int) -> None:
         for copy in built:
             with suppress(Exception):
                 copy.close()
+        if left_alone:  # this thread may come to its end before the one that waits for the parent's does
+            os.killpg(0, signal.SIGKILL)
 
 
 class _Host:

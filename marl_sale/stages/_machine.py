@@ -1,12 +1,8 @@
-"""Devices, threads and signals: what a stage needs of the machine it runs on."""
+"""Devices, threads and time: what a stage needs of the machine it runs on."""
 
 import ctypes
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from time import monotonic
-from types import FrameType
 
 import torch
 
@@ -41,25 +37,6 @@ def _keep_freed_memory() -> None:
             mallopt(mmap_threshold, 2**30)
 
 
-class StopFlag:
-    """Set by the first signal; a stage looks at it between rounds.
-
-    The same one again, SIGINT or SIGTERM, ends the process at once: impatience. Another one does not, as
-    whoever stops a job may do so in several ways (Ctrl-C reaches a whole group, a scheduler warns first).
-    """
-
-    def __init__(self) -> None:
-        self.signal: str | None = None
-
-    def __bool__(self) -> bool:
-        return self.signal is not None
-
-    def _set(self, number: int, _: FrameType | None) -> None:
-        self.signal = self.signal or signal.Signals(number).name
-        if number != signal.SIGUSR1:
-            signal.signal(number, signal.SIG_DFL)  # the kernel's: it does not wait for a long call to return
-
-
 class Due:
     """True once so many minutes have passed since it was made or reset (0: never)."""
 
@@ -72,19 +49,3 @@ class Due:
 
     def reset(self) -> None:
         self._since = monotonic()
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[StopFlag]:
-    """Turn SIGTERM, SIGINT and SIGUSR1 into a flag while a stage runs."""
-    flag, numbers = StopFlag(), (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    try:
-        before = {number: signal.signal(number, flag._set) for number in numbers}
-    except ValueError:  # not in the main thread: signals are the caller's affair
-        yield flag
-        return
-    try:
-        yield flag
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

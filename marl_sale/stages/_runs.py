@@ -6,7 +6,7 @@ from typing import Any
 
 from marl_sale.artifacts.manifest import MANIFEST, Input, Manifest, differences, read_manifest
 from marl_sale.artifacts.reader import Artifact
-from marl_sale.artifacts.store import Run
+from marl_sale.artifacts.store import Keep, Run
 from marl_sale.config.recipe import Recipe
 from marl_sale.config.schema import UNSEEN
 from marl_sale.errors import ArtifactError, ConfigError, RunExistsError
@@ -27,6 +27,7 @@ def begin(
     inputs: Sequence[Input],
     command: str,
     device: str,
+    keep: Keep,
     resume: bool = False,
     from_scheduled: bool = False,
     inputs_needed: bool = True,
@@ -45,6 +46,7 @@ def begin(
             fingerprint=recipe.fingerprint,
             seed=seed,
             env_spec=spec.to_dict(),
+            keep=keep,
             from_scheduled=from_scheduled,
         )
     try:
@@ -60,6 +62,7 @@ def begin(
             inputs=inputs,
             command=command,
             device=device,
+            keep=keep,
         )
     except RunExistsError as error:
         raise occupied(out, kind, recipe, seed, spec, command) or error from None

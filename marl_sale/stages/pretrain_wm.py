@@ -29,10 +29,11 @@ from marl_sale.spec import EnvSpec, VectorEnv
 from marl_sale.stages import preflight
 from marl_sale.stages._artifacts import load_policy, recipe_of, require_same_task, sound_state
 from marl_sale.stages._fitting import Fitting, report, split_episodes, summary
-from marl_sale.stages._machine import Due, StopFlag, choose_device, stop_on_signal
+from marl_sale.stages._machine import Due, choose_device
 from marl_sale.stages._replay_files import REPLAY, ReplayFiles
 from marl_sale.stages._runs import CONTINUE, begin, progress_of
 from marl_sale.stages.result import StageResult
+from marl_sale.stop import StopFlag, stop_on_signal
 
 
 def gather(
@@ -142,7 +143,7 @@ class Pretrain:
         figures: Mapping[str, Any] | None = None,
     ) -> None:
         """A checkpoint of what is under way: gathering, fitting, or nothing but the end."""
-        with self.written.checkpoint(step, counters=counters, score=None, keep="latest") as writer:
+        with self.written.checkpoint(step, counters=counters, score=None) as writer:
             state: dict[str, Any] = {"segments": [] if figures else self.files.save(replay)}
             if fitting is not None:
                 state["fit"] = fitting.save(writer)
@@ -193,6 +194,7 @@ def run(
             inputs=inputs,
             command=command,
             device=str(where),
+            keep="latest",
         )
         with ExitStack() as stack:
             # Both folders are taken before the long work begins.

@@ -27,13 +27,14 @@ from marl_sale.seeding import episode_seeds, torch_generator
 from marl_sale.spec import VectorEnv
 from marl_sale.stages import preflight
 from marl_sale.stages._artifacts import require_same_sections, require_same_task
-from marl_sale.stages._machine import Due, StopFlag, choose_device, stop_on_signal
+from marl_sale.stages._machine import Due, choose_device
 from marl_sale.stages._progress import Averages, Counters, Progress
 from marl_sale.stages._replay_files import REPLAY, ReplayFiles
 from marl_sale.stages._runs import CONTINUE, begin
 from marl_sale.stages.diverged import MOST_ROLLBACKS, TooManySkippedError, keep, noise_state
 from marl_sale.stages.evaluate import evaluate_policy, summarise
 from marl_sale.stages.result import StageResult
+from marl_sale.stop import StopFlag, stop_on_signal
 
 EVALUATION_COLUMNS = (
     "env_steps",
@@ -220,7 +221,6 @@ class Training:
                 counters.env_steps,
                 counters=asdict(counters),
                 score=score,
-                keep=self.config.train.keep_checkpoints,
                 scheduled=scheduled,
             ) as writer:
                 self.progress.save(writer, self.files, scheduled=scheduled)
@@ -330,6 +330,7 @@ def _run(
             inputs=inputs,
             command=command,
             device=str(where),
+            keep=config.train.keep_checkpoints,
             resume=resume,
             from_scheduled=after is not None,
             inputs_needed=not checkpoint_steps(out),

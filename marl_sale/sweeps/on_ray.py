@@ -111,7 +111,7 @@ def _start(ray: Any, **settings: Any) -> None:
             if not left:
                 raise EnvironmentFault(
                     f"--engine ray: Ray does not start: {str(error).strip().splitlines()[0]}",
-                    "look into /tmp/ray/session_latest/logs, or use --engine local",
+                    "look into session_latest/logs in Ray's temporary folder, or use --engine local",
                 ) from error
         else:
             return

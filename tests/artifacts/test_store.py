@@ -174,12 +174,12 @@ def test_latest_and_best_checkpoints_are_kept(start: Start) -> None:
 def test_which_checkpoints_stay_is_the_recipes_choice(
     keep: str, kept: list[int], start: Start, asked: dict[str, Any]
 ) -> None:
-    with start() as run:
+    with start(keep=keep) as run:
         for step, score in [(1, None), (2, 0.5), (3, 0.2)]:
-            save(run, step, score, keep=keep)
-    with Run.resume(run.path, **asked) as run:
+            save(run, step, score)
+    with Run.resume(run.path, **asked, keep=keep) as run:
         for step, score in [(4, None), (5, 0.1), (6, None)]:
-            save(run, step, score, keep=keep)
+            save(run, step, score)
         assert list(map(int, stored(run))) == kept
 
 
@@ -188,18 +188,33 @@ def test_a_checkpoint_that_was_not_scheduled_leaves_no_trace(
     keep: str, start: Start, asked: dict[str, Any]
 ) -> None:
     """It goes with the next one; the scheduled one before it stays meanwhile."""
-    with start() as run:
-        save(run, 1, keep=keep)
-        save(run, 2, keep=keep, scheduled=False)
-        save(run, 3, keep=keep, scheduled=False)
+    with start(keep=keep) as run:
+        save(run, 1)
+        save(run, 2, scheduled=False)
+        save(run, 3, scheduled=False)
         assert list(map(int, stored(run))) == [1, 3]
-    with Run.resume(run.path, **asked) as run:
+    with Run.resume(run.path, **asked, keep=keep) as run:
         latest = run.latest_checkpoint()
         assert latest is not None
         assert latest.step == 3
         assert run.scheduled_steps == [1]
-        save(run, 4, keep=keep)
+        save(run, 4)
         assert list(map(int, stored(run))) == ([1, 4] if keep == "every" else [4])
+
+
+def test_what_a_crash_left_beside_the_last_checkpoint_goes(
+    start: Start, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came between that checkpoint's rename and the deletion of the one before; nothing else is left."""
+    with start() as run:
+        save(run, 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(run, "_thin", lambda: None)
+            save(run, 2)
+        assert list(map(int, stored(run))) == [1, 2]
+    with Run.resume(run.path, **asked) as run:
+        run.finish("complete", counters={})
+    assert list(map(int, stored(run))) == [2]
 
 
 def test_going_back_to_what_was_scheduled(start: Start, asked: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The worker pool: no result depends on it, no fault of a worker is silent, and no process is left behind."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -8,6 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing import Pipe, get_context
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,7 @@ from pool_copy import Walk, WithChild, broken
 
 from marl_sale.data.collect import Clock, Exploration, play
 from marl_sale.data.episodes import Episodes
-from marl_sale.envs import _pool
+from marl_sale.envs import _pool, _worker
 from marl_sale.envs._contract import check_contract
 from marl_sale.envs._pool import Pool
 from marl_sale.envs._worker import Sizes
@@ -248,6 +252,28 @@ def test_no_process_outlives_the_program(ends: str, by: signal.Signals | None, t
             program.wait(60)
         finally:
             program.kill()
+    wait_until(lambda: not any(map(alive, started)))
+
+
+def serve_without_a_watch(connection: Connection, factory: bytes) -> None:
+    """A worker whose main thread is always the first to notice that the pool is gone."""
+    _worker._end_with_the_pool = lambda: None  # type: ignore[assignment]
+    _worker.serve(connection, factory, 1)
+
+
+@needs_proc
+def test_a_worker_left_alone_ends_what_it_started(tmp_path: Path) -> None:
+    ours, theirs = Pipe()
+    factory = pickle.dumps(partial(WithChild, file=tmp_path / "pids"))
+    process = get_context("spawn").Process(target=serve_without_a_watch, args=(theirs, factory))
+    process.start()
+    theirs.close()
+    assert isinstance(ours.recv(), _worker.Ready)
+    os.close(recv_handle(ours))
+    started = list(map(int, (tmp_path / "pids").read_text().split()))
+    assert all(map(alive, started))
+    ours.close()
+    process.join()
     wait_until(lambda: not any(map(alive, started)))
 
 

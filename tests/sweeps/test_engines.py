@@ -199,7 +199,7 @@ def test_a_task_of_ray(tmp_path: Path) -> None:
 
 
 def test_the_first_signal_is_a_flag_and_the_handlers_come_back() -> None:
-    from marl_sale.sweeps.stop import stop_on_signal
+    from marl_sale.stop import stop_on_signal
 
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
     before: list[Callable[..., object] | int | None] = [signal.getsignal(number) for number in numbers]

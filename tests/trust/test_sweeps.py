@@ -87,13 +87,15 @@ def reference(sweep: Sweep, folder: Path) -> dict[str, str]:
 class Killer(threading.Thread):
     """Kills (SIGKILL) cells at random moments: every other time not the cell, but the worker that runs it."""
 
-    def __init__(self, sweep: Sweep, folder: Path, kills: int, *, spare: int) -> None:
+    def __init__(self, sweep: Sweep, folder: Path, kills: int, *, spare: int, delay: float = 1.0) -> None:
         super().__init__(daemon=True)
         self.locks = [folder / cell.steps[-1].out for cell in sweep.cells]
         self.left, self.cells, self.workers = kills, 0, 0
         self.done = threading.Event()
         self.spare = spare
         """The sweep itself: where it has no workers, only cells are killed."""
+        self._delay = delay
+        """Longest time, seconds, that a cell lives on after it was found; every cell is gone after some."""
         self._random = random.Random(0)
         self._killed: set[int] = set()
 
@@ -104,7 +106,7 @@ class Killer(threading.Thread):
                     self._kill(agent)
 
     def _kill(self, agent: Path) -> None:
-        self.done.wait(self._random.uniform(0.0, 1.0))
+        self.done.wait(self._random.uniform(0.0, self._delay))
         try:
             cell = int(json.loads((agent / "lock").read_text())["pid"])
             worker = _parent(cell)
@@ -192,7 +194,7 @@ def test_killed_stopped_and_resumed_a_sweep_comes_to_the_same(tmp_path: Path) ->
     out = tmp_path / "out"
     sweep, _ = make_sweep(["tiny/match+tiny+qmix"], SMALL, (0, 1), out)
     with subprocess.Popen(command(out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        killer = Killer(sweep, out, kills=2, spare=process.pid)
+        killer = Killer(sweep, out, kills=2, spare=process.pid, delay=0.0)
         with killing(killer):
             while killer.left and process.poll() is None:
                 time.sleep(0.05)

@@ -113,11 +113,20 @@ class Agent(nn.Module):
             q_i: Tensor = self.head(h, pairs)
         else:
             assert self.sale is not None
+            of_g, *of_head = self._shares(h)
             with torch.no_grad():
-                z_s = self.sale.f(h)
-                z_sa = self.sale.g_of(z_s, pairs)
-            q_i = self.head(h, z_s, z_sa, pairs)
+                z_sa = self.sale.g_of(of_g, pairs)
+            q_i = self.head(of_head, z_sa, pairs)
         return q_i
+
+    def _shares(self, h: Tensor) -> tuple[Tensor, ...]:
+        """What all actions of a row have in common: in g, and in the head."""
+        assert self.sale is not None
+        assert not isinstance(self.head, LinearHead)
+        with torch.no_grad():
+            z_s = self.sale.f(h)
+            of_g = self.sale.share(z_s)
+        return of_g, *self.head.shares(h, z_s, self.sale.action_output)
 
     @torch.no_grad()
     def choose(
@@ -127,7 +136,7 @@ class Agent(nn.Module):
     ) -> "Choice":
         """Best available action of each agent, with its embedding.
 
-        Works through blocks of rows, as each becomes up to A rows inside the head. Where many actions are
+        What is a row's is computed once; the pairs of rows and actions, in blocks. Where many actions are
         unavailable, those are left out.
         """
         if isinstance(self.head, LinearHead):
@@ -137,25 +146,27 @@ class Agent(nn.Module):
         share = avail_rows.float().mean().item() if h.device.type == "cpu" else 1.0
         sparse = share < SPARSE
         block = max(1, int(ROWS_AT_ONCE / (avail_rows.shape[1] * (share if sparse else 1.0))))
-        choices = [
-            self._choose(*rows, sparse)
-            for rows in zip(h_rows.split(block), avail_rows.split(block), strict=True)
-        ]
+        of_rows = (rows.split(block) for rows in (avail_rows, *self._shares(h_rows)))
+        choices = [self._choose(sparse, *rows) for rows in zip(*of_rows, strict=True)]
         actions, z_sa = (torch.cat(parts).unflatten(0, h.shape[:2]) for parts in zip(*choices, strict=True))
         return Choice(actions, z_sa)
 
-    def _choose(self, h: Tensor, avail_actions: Tensor, sparse: bool) -> tuple[Tensor, Tensor]:
+    def _choose(
+        self, sparse: bool, avail_actions: Tensor, of_g: Tensor, *of_head: Tensor
+    ) -> tuple[Tensor, Tensor]:
         assert self.sale is not None
-        pairs = Listed(*avail_actions.nonzero(as_tuple=True)) if sparse else Every()
-        z_s = self.sale.f(h)
-        z_sa = self.sale.g_of(z_s, pairs)
-        q_i = self.head(h, z_s, z_sa, pairs)
-        if sparse:
+        n_rows, n_actions = avail_actions.shape
+        places = avail_actions.flatten().nonzero().squeeze(1) if sparse else None
+        pairs = Every() if places is None else Listed(places, n_actions)
+        z_sa = self.sale.g_of(of_g, pairs)
+        q_i = self.head(of_head, z_sa, pairs)
+        if places is not None:
             q_i = torch.zeros_like(avail_actions, dtype=q_i.dtype).masked_scatter_(avail_actions, q_i)
         actions = greedy_actions(q_i, avail_actions)
-        counted = avail_actions if sparse else torch.ones_like(avail_actions)
-        places = (counted.flatten().cumsum(0) - 1).view_as(counted)  # of each pair among those evaluated
-        return actions, z_sa.at(places.gather(-1, actions.unsqueeze(-1)).squeeze(-1)).value()
+        chosen = torch.arange(0, n_rows * n_actions, n_actions, device=actions.device) + actions
+        if places is not None:
+            chosen = torch.searchsorted(places, chosen)
+        return actions, z_sa.at(chosen).value()
 
     def initial_memory(self, num_envs: int) -> Float[Tensor, "envs agents hidden"]:
         """Recurrent states before the first observation."""

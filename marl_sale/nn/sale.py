@@ -13,31 +13,19 @@ from marl_sale.nn.pairs import Pairs
 
 
 class ActionEmbedding(NamedTuple):
-    """z_sa = features · weight + bias, not yet multiplied out.
+    """z_sa = output(features), not yet multiplied out.
 
-    z_sa enters every head linearly, so `weight` can be multiplied with the head's matrix once, instead of
-    with the features of every action.
+    z_sa enters every head linearly, so the weight of `output` can be multiplied with the head's matrix once,
+    instead of with the features of every action.
     """
 
     features: Float[Tensor, "*rows hidden"]
-    weight: Float[Tensor, "hidden dim"]
-    bias: Float[Tensor, " dim"]
+    output: nn.Linear
 
     def value(self) -> Float[Tensor, "*rows dim"]:
         """z_sa."""
-        return self.features @ self.weight + self.bias
-
-    def add_through(
-        self, matrix: Float[Tensor, "dim out"], x: Float[Tensor, "*rows out"]
-    ) -> Float[Tensor, "*rows out"]:
-        """X + z_sa · matrix, in one product."""
-        features = self.features.flatten(0, -2)
-        added = torch.addmm((x + self.bias @ matrix).flatten(0, -2), features, self.weight @ matrix)
-        return added.view_as(x)
-
-    def dot(self, v: Float[Tensor, "*#rows dim"]) -> Float[Tensor, "*#rows"]:
-        """z_sa · v; the rows of `v` may be broadcast over those of the features."""
-        return (self.features * (v @ self.weight.t())).sum(-1) + v @ self.bias
+        z_sa: Tensor = self.output(self.features)
+        return z_sa
 
     def at(self, places: Int64[Tensor, " chosen"]) -> "ActionEmbedding":
         """Those at some places, counted along all axes of rows."""
@@ -67,14 +55,17 @@ class Sale(nn.Module):
     def g(self, z_s: Float[Tensor, "*rows dim"], actions: Int64[Tensor, "*rows choices"]) -> ActionEmbedding:
         """z_sa of the actions taken."""
         of_actions = self.action_input.one_hot(1, actions + self.offsets).sum(-2)
-        return self._after_first(self.action_input.dense(0, z_s).add_(self.action_input.bias) + of_actions)
+        return self._after_first(self.share(z_s) + of_actions)
 
-    def g_of(self, z_s: Float[Tensor, "*rows dim"], pairs: Pairs) -> ActionEmbedding:
-        """z_sa of pairs of a row and one action of a single choice."""
-        of_state = self.action_input.dense(0, z_s).add_(self.action_input.bias)
-        of_actions = pairs.of_actions(self.action_input.every(1))
-        return self._after_first(pairs.of_rows(of_state) + of_actions)
+    def share(self, z_s: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows hidden"]:
+        """What all actions of a row have in common in g."""
+        return self.action_input.dense(0, z_s).add_(self.action_input.bias)
+
+    def g_of(self, share: Float[Tensor, "*rows hidden"], pairs: Pairs) -> ActionEmbedding:
+        """z_sa of pairs of a row, given by its `share`, and one action of a single choice."""
+        first = pairs.of_rows(share) + pairs.of_actions(self.action_input.every(1))
+        return self._after_first(pairs.keep(first))
 
     def _after_first(self, first: Float[Tensor, "*rows hidden"]) -> ActionEmbedding:
         features = elu(self.action_hidden(elu(first)))
-        return ActionEmbedding(features, self.action_output.weight.t(), self.action_output.bias)
+        return ActionEmbedding(features, self.action_output)

@@ -1,7 +1,9 @@
 """From recurrent states to individual action values Q^i(a)."""
 
+from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -33,24 +35,31 @@ class SaleHead(nn.Module):
         self.first = SplitLinear([hidden_size, sale_size, sale_size], hidden_size)
         self.rest = mlp([hidden_size, hidden_size, 1], Elu)
 
+    def shares(
+        self, h: Float[Tensor, "*rows hidden"], z_s: Float[Tensor, "*rows dim"], of_z_sa: nn.Linear
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What all actions of a row have in common: W h, and what it and [z_s; bias of z_sa] add to the first
+        layer.
+        """
+        of_h = self.inner.dense(0, h).add_(self.inner.bias)
+        bias = self.first.bias + of_z_sa.bias @ self.first.every(2)
+        return of_h, self.first.dense(0, of_h), self.first.dense(1, z_s).add_(bias)
+
     def forward(
-        self,
-        h: Float[Tensor, "*rows hidden"],
-        z_s: Float[Tensor, "*rows dim"],
-        z_sa: ActionEmbedding,
-        pairs: Pairs,
+        self, shares: Sequence[Tensor], z_sa: ActionEmbedding, pairs: Pairs
     ) -> Float[Tensor, "*pairs"]:
         """Values of pairs of a row and an action; `z_sa` is that of the pairs.
 
         W₁ (x / mean|x|) = (W₁ x) / mean|x|, and x is a sum of a share of h and one of the action: the first
         layer multiplies either once, and never all pairs of them.
         """
-        of_h, of_action = self.inner.dense(0, h).add_(self.inner.bias), self.inner.every(1)
-        of_z_s = self.first.dense(1, z_s).add_(self.first.bias)
-        size = avg_l1(pairs.of_rows(of_h) + pairs.of_actions(of_action))
-        through = (self.first.dense(0, of_h), self.first.dense(0, of_action))
-        first = (pairs.of_rows(through[0]) + pairs.of_actions(through[1])) / size
-        first = z_sa.add_through(self.first.every(2), first + pairs.of_rows(of_z_s))
+        of_h, h_through, of_z_s = (pairs.of_rows(share) for share in shares)
+        of_action = self.inner.every(1)
+        size = avg_l1(of_h + pairs.of_actions(of_action))
+        through = h_through + pairs.of_actions(self.first.dense(0, of_action))
+        first = pairs.keep(torch.addcmul(of_z_s, through, size.reciprocal()))
+        features, weight = z_sa.features, z_sa.output.weight.t() @ self.first.every(2)
+        first.view(-1, first.shape[-1]).addmm_(features.flatten(0, -2), weight)
         value: Tensor = self.rest(elu(first)).squeeze(-1)
         return value
 
@@ -67,16 +76,20 @@ class BilinearHead(nn.Module):
         self.u = SplitLinear([hidden_size, sale_size], n_actions)
         self.v = SplitLinear([hidden_size, sale_size], sale_size)
 
+    def shares(
+        self, h: Float[Tensor, "*rows hidden"], z_s: Float[Tensor, "*rows dim"], of_z_sa: nn.Linear
+    ) -> tuple[Tensor, Tensor]:
+        """What all actions of a row have in common: u + v · bias of z_sa, and v · its weight."""
+        h = avg_l1_norm(h)
+        v = self._of(self.v, h, z_s)
+        return self._of(self.u, h, z_s) + (v @ of_z_sa.bias).unsqueeze(-1), v @ of_z_sa.weight
+
     def forward(
-        self,
-        h: Float[Tensor, "*rows hidden"],
-        z_s: Float[Tensor, "*rows dim"],
-        z_sa: ActionEmbedding,
-        pairs: Pairs,
+        self, shares: Sequence[Tensor], z_sa: ActionEmbedding, pairs: Pairs
     ) -> Float[Tensor, "*pairs"]:
         """Values of pairs of a row and an action; `z_sa` is that of the pairs."""
-        h = avg_l1_norm(h)
-        return pairs.of_both(self._of(self.u, h, z_s)) + z_sa.dot(pairs.of_rows(self._of(self.v, h, z_s)))
+        u, v = shares
+        return pairs.of_both(u) + (z_sa.features * pairs.keep(pairs.of_rows(v))).sum(-1)
 
     @staticmethod
     def _of(layer: SplitLinear, h: Tensor, z_s: Tensor) -> Tensor:

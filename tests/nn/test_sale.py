@@ -19,20 +19,13 @@ def test_f_has_mean_size_one() -> None:
 def test_g_is_one_of_every() -> None:
     sale, z_s = built(), torch.randn(3, 2, 6, dtype=torch.float64)
     actions = torch.tensor([[0, 3], [1, 2], [2, 2]])
-    every = sale.g_of(z_s, Every())
+    share = sale.share(z_s)
+    every = sale.g_of(share, Every())
     gathered = every.value().gather(-2, actions[..., None, None].expand(3, 2, 1, 6)).squeeze(-2)
     assert torch.allclose(sale.g(z_s, actions.unsqueeze(-1)).value(), gathered, rtol=1e-12)
-    assert torch.allclose(sale.g_of(z_s, Taken(actions)).value(), gathered, rtol=1e-12)
+    assert torch.allclose(sale.g_of(share, Taken(actions)).value(), gathered, rtol=1e-12)
     places = torch.arange(6) * 4 + actions.flatten()
     assert torch.allclose(every.at(places).value(), gathered.flatten(0, 1), rtol=1e-12)
-
-
-def test_unevaluated_embedding_multiplies_as_the_evaluated_one() -> None:
-    every = built().g_of(torch.randn(3, 2, 6, dtype=torch.float64), Every())
-    matrix, v = torch.randn(6, 8, dtype=torch.float64), torch.randn(3, 2, 1, 6, dtype=torch.float64)
-    x = torch.randn(3, 2, 4, 8, dtype=torch.float64)
-    assert torch.allclose(every.add_through(matrix, x), x + every.value() @ matrix, rtol=1e-10)
-    assert torch.allclose(every.dot(v), (every.value() * v).sum(-1), rtol=1e-10)
 
 
 def test_every_choice_counts_by_its_place() -> None:

@@ -12,11 +12,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
+def _elu(x: Tensor) -> Tensor:
+    y = x.exp().sub_(1)  # ≥ x: the smaller of it and max(x, 0) is elu(x)
+    return torch.clamp(x, min=x.new_zeros(()), max=y, out=y)
+
+
 class _Elu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = x.clamp(max=0).exp_().sub_(1)
-        torch.maximum(x, y, out=y)
+        y = _elu(x)
         ctx.save_for_backward(y)
         return y
 
@@ -24,8 +28,8 @@ class _Elu(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
-        slope: Tensor = y.clamp(max=0).add_(1)  # exp(x) below zero, 1 above
-        return slope.mul_(grad_y)
+        below = y.clamp(max=0)  # the slope is this + 1: exp(x) below zero, 1 above
+        return torch.addcmul(grad_y, grad_y, below, out=below)
 
 
 def elu(x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows dim"]:
@@ -33,6 +37,8 @@ def elu(x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows dim"]:
 
     By hand: elu(2) = 2, elu(−ln 2) = −½.
     """
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return _elu(x)
     y: Tensor = _Elu.apply(x)  # type: ignore[no-untyped-call]
     return y
 

@@ -36,6 +36,11 @@ def test_input_is_left_as_it_was() -> None:
     assert x.tolist() == [-1.0, 1.0]
 
 
+def test_far_from_zero() -> None:
+    assert elu(torch.tensor([-1e4, 1e4, torch.inf, -torch.inf])).tolist() == [-1, 1e4, torch.inf, -1]
+    assert elu(torch.tensor([torch.nan])).isnan().all()
+
+
 def test_close_enough_in_float32() -> None:
     x = torch.linspace(-1e-3, 1e-3, 201)
     assert torch.allclose(Elu()(x), F.elu(x), atol=2e-7, rtol=0)

@@ -21,5 +21,6 @@ def monotonic_mix(
 
     By hand, one agent, one unit, |w1| = 2, b1 = 1, |w2| = 3, b2 = −1, q = 1: 3 · (2 + 1) − 1 = 8.
     """
-    hidden = elu((q_i.unsqueeze(-2) @ w1.abs()).squeeze(-2) + b1)
+    # A sum of products: a product of matrices as small as a row's takes longer.
+    hidden = elu((q_i.unsqueeze(-1) * w1.abs()).sum(-2) + b1)
     return (hidden * w2.abs()).sum(-1) + b2

@@ -49,12 +49,11 @@ class Core(nn.Module):
     def _inputs(
         self, obs: Float[Tensor, "rows agents obs"], prev_actions: Int64[Tensor, "rows agents"]
     ) -> Float[Tensor, "rows agents hidden"]:
-        x = self.input.dense(0, obs) + self.input.bias
+        of_agent = self.input.bias + self.input.every(2) if self.agent_id else self.input.bias
+        x = self.input.dense(0, obs).add_(of_agent)
         if self.previous_action:
-            x = x + self.input.one_hot(1, prev_actions)
-        if self.agent_id:
-            x = x + self.input.every(2)
-        return x.relu()
+            x.add_(self.input.one_hot(1, prev_actions))
+        return x.relu_()
 
     def step(
         self,

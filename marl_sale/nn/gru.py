@@ -94,8 +94,9 @@ class _Unroll(torch.autograd.Function):
         torch.mul(dh, to_n, out=grad[:, :hidden])
 
         from_x, bias = grad[:, : 3 * hidden], grad.sum(0)
-        grad_w_ih, grad_b_ih = (g.roll(-hidden, 0) for g in (from_x.t() @ x, bias[: 3 * hidden]))
-        grad_w_hh = recurrent.t() @ _states_before(h, sizes)
+        # xᵀ · grad takes two thirds of its transpose.
+        grad_w_ih, grad_w_hh = (x.t() @ from_x).t(), (_states_before(h, sizes).t() @ recurrent).t()
+        grad_w_ih, grad_b_ih = (g.roll(-hidden, 0) for g in (grad_w_ih, bias[: 3 * hidden]))
         return from_x @ w_ih, grad_w_ih, grad_w_hh, grad_b_ih, bias[hidden:], None
 
 

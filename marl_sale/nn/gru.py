@@ -53,9 +53,10 @@ class _Unroll(torch.autograd.Function):
         times = zip(
             *(rows.split(sizes) for rows in (recurrent, both, from_x, r, u, from_h, n, h)), strict=True
         )
-        for recurrent_t, both_t, from_x_t, r_t, u_t, from_h_t, n_t, h_t in times:
+        for t, (recurrent_t, both_t, from_x_t, r_t, u_t, from_h_t, n_t, h_t) in enumerate(times):
             before = before[: len(h_t)]
-            torch.addmm(recurrent_t, before, w, out=recurrent_t)
+            if t:  # before, all states are zero
+                torch.addmm(recurrent_t, before, w, out=recurrent_t)
             both_t.sigmoid_()
             torch.addcmul(from_x_t, r_t, from_h_t, out=n_t).tanh_()
             torch.lerp(n_t, before, u_t, out=h_t)
@@ -69,38 +70,42 @@ class _Unroll(torch.autograd.Function):
     def backward(ctx: Any, grad_h: Tensor) -> tuple[Tensor | None, ...]:
         x, w_ih, w_hh, gates, n, h = ctx.saved_tensors
         sizes, hidden = ctx.sizes, h.shape[1]
-        _, r, u, from_h = gates.chunk(4, 1)
-
-        # What dh is multiplied with on its way to W_in x, and to r, u and W_hn h: for all times at once.
-        keep = 1 - u
-        to_n = torch.addcmul(keep, keep * n, n, value=-1)
-        factors = h.new_empty(len(h), 3, hidden)
-        to_r, to_u, to_from_h = factors.unbind(1)
-        torch.mul(to_n, r, out=to_from_h)
-        torch.mul(h - n, keep, out=to_u)
-        via_r = to_from_h * from_h
-        torch.addcmul(via_r, via_r, r, value=-1, out=to_r)
+        u = gates[:, 2 * hidden : 3 * hidden]
+        grad = _factors(gates, n, h)  # of the rows of gates, before σ and tanh, once multiplied with dh
 
         dh = grad_h.clone()  # grows by what later times carry back
-        grad = h.new_empty(len(h), 4 * hidden)  # of the rows of gates, before σ and tanh
         recurrent = grad[:, hidden:]
-        per_time = (dh, u, factors, recurrent.unflatten(1, (3, hidden)), recurrent)
+        per_time = (dh, u, recurrent.unflatten(1, (3, hidden)), recurrent)
         times = list(zip(*(rows.split(sizes) for rows in per_time), strict=True))
         for t in range(len(sizes) - 1, -1, -1):
-            dh_t, u_t, factors_t, by_gate_t, recurrent_t = times[t]
-            torch.mul(dh_t.unsqueeze(1), factors_t, out=by_gate_t)
+            dh_t, u_t, by_gate_t, recurrent_t = times[t]
+            by_gate_t.mul_(dh_t.unsqueeze(1))
             if t:
                 times[t - 1][0][: len(dh_t)].addcmul_(dh_t, u_t).addmm_(recurrent_t, w_hh)
-        torch.mul(dh, to_n, out=grad[:, :hidden])
+        grad[:, :hidden].mul_(dh)
 
         from_x, bias = grad[:, : 3 * hidden], grad.sum(0)
-        # xᵀ · grad takes two thirds of its transpose.
-        grad_w_ih, grad_w_hh = (x.t() @ from_x).t(), (_states_before(h, sizes).t() @ recurrent).t()
-        grad_w_ih, grad_b_ih = (g.roll(-hidden, 0) for g in (grad_w_ih, bias[: 3 * hidden]))
+        # xᵀ · grad takes two thirds of the time of its transpose.
+        grad_w_ih, grad_b_ih = (x.t() @ from_x).t().roll(-hidden, 0), bias[: 3 * hidden].roll(-hidden)
+        grad_w_hh = (_states_before(h, sizes).t() @ recurrent[sizes[0] :]).t()
         return from_x @ w_ih, grad_w_ih, grad_w_hh, grad_b_ih, bias[hidden:], None
 
 
+def _factors(gates: Tensor, n: Tensor, h: Tensor) -> Tensor:
+    """What dh is multiplied with on its way to each gate, before σ and tanh."""
+    _, r, u, from_h = gates.chunk(4, 1)
+    factors = torch.empty_like(gates)
+    to_n, to_r, to_u, to_from_h = factors.chunk(4, 1)
+    keep = 1 - u
+    torch.addcmul(keep, keep * n, n, value=-1, out=to_n)
+    torch.mul(to_n, r, out=to_from_h)
+    torch.mul(h - n, keep, out=to_u)
+    via_r = to_from_h * from_h
+    torch.addcmul(via_r, via_r, r, value=-1, out=to_r)
+    return factors
+
+
 def _states_before(h: Tensor, sizes: list[int]) -> Tensor:
-    """h_{t−1} of every row: zero for the first time, then the leading rows of the time before."""
+    """h_{t−1} of every row but those of the first time: the leading rows of the time before."""
     earlier = [h_t[:size] for h_t, size in zip(h.split(sizes)[:-1], sizes[1:], strict=True)]
-    return torch.cat([h.new_zeros(sizes[0], h.shape[1]), *earlier])
+    return torch.cat([h[:0], *earlier])

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from marl_sale.functional.activations import Elu
 from marl_sale.functional.elbo import Gaussian
+from marl_sale.nn.gru import unroll_gru
 from marl_sale.nn.mlp import SplitLinear, mlp
 
 LOG_STD_RANGE = (-5.0, 2.0)
@@ -96,8 +97,9 @@ class RolloutEncoder(nn.Module):
         self.memory = nn.GRU(joint_latent_size, size)
 
     def forward(self, latents: Float[Tensor, "length rows agents latent"]) -> Float[Tensor, "rows size"]:
-        last: Tensor = self.memory(latents.flatten(2).flip(0))[1]
-        return last.squeeze(0)
+        length, rows = latents.shape[:2]
+        h = unroll_gru(self.memory, latents.flip(0).flatten(0, 1).flatten(1), torch.full((length,), rows))
+        return h[-rows:]
 
 
 def likely_available(

@@ -1,7 +1,7 @@
 """`marl-sale train`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -35,6 +35,30 @@ def train(
     ] = None,
     expect_sha256: ExpectSha256 = None,
     resume: Resume = False,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(
+            "--engine", metavar="local|ray", help="Who plays the training episodes; docs/sweeps.md."
+        ),
+    ] = "local",
+    rollout_workers: Annotated[
+        int | None,
+        typer.Option(
+            "--rollout-workers",
+            metavar="N",
+            min=1,
+            help="With --engine ray: so many actors play; no result depends on it. Default: one a CPU.",
+            show_default=False,
+        ),
+    ] = None,
+    sync: Annotated[
+        bool,
+        typer.Option(
+            "--sync/--no-sync",
+            help="--no-sync, with --engine ray: play the next round while learning from this one, with the "
+            "weights of before.",
+        ),
+    ] = True,
     out: Out = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -62,12 +86,18 @@ def train(
     from marl_sale.errors import UsageError
     from marl_sale.stages import folders, plan
     from marl_sale.stages import train as stage
+    from marl_sale.stages._rollouts import rollout_workers as workers_for
 
     if expect_sha256 is not None:
         if world_model is None:
             raise UsageError("--expect-sha256 says which --world-model is meant, and none is named")
         require_digest(world_model, expect_sha256)
+    if engine == "local" and (rollout_workers or not sync):
+        raise UsageError(
+            "--rollout-workers and --no-sync are for --engine ray", "leave them out, or name that engine"
+        )
     resolved = resolve(recipe, overrides, quiet=quiet)
+    actors = workers_for(rollout_workers, resolved.config.train.num_envs) if engine == "ray" else 0
     folder = out or folders.default_out(resolved, "train", seed)
     if dry_run:
         planned = plan.train(
@@ -92,5 +122,7 @@ def train(
             world_model=world_model,
             resume=resume,
             allow_overcommit=allow_overcommit,
+            actors=actors,
+            sync=sync,
         )
     deliver(result, as_json=as_json, quiet=quiet)

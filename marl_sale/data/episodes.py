@@ -1,5 +1,6 @@
 """Whole episodes as they are collected and stored: padded to the episode limit, one row an episode."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -67,6 +68,11 @@ class Episodes:
     def take(self, index: Int64[Tensor, " batch"] | slice) -> "Episodes":
         """A selection of episodes, copied when `index` is a tensor."""
         return Episodes(**{name: value[index] for name, value in self.tensors().items()})
+
+    @classmethod
+    def join(cls, parts: Sequence["Episodes"]) -> "Episodes":
+        """Episodes of the same task, one part after the other."""
+        return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
     def to_tensors(self) -> dict[str, Shaped[Tensor, "..."]]:
         """For storage: real entries only, one episode after the other."""

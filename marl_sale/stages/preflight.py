@@ -1,7 +1,8 @@
 """Before a stage writes anything: whether memory and disk are enough for what its recipe asks.
 
 The figures are estimates from above: every episode as long as it may be, every part at its largest at once.
-Simulators in processes of their own are not in them; nor, on a GPU, is what lies in its memory.
+Processes beside it, simulators and roll-out workers, are not in them; nor, on a GPU, is what lies in its
+memory.
 """
 
 import math

@@ -1,6 +1,7 @@
 """train: collect, learn, evaluate, checkpoint — until the recipe's env steps are used up."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,20 +17,21 @@ from marl_sale.artifacts.reader import Artifact, checkpoint_steps
 from marl_sale.artifacts.store import Run
 from marl_sale.config.recipe import Recipe
 from marl_sale.config.schema import Config
-from marl_sale.data.collect import Clock, Exploration, play
+from marl_sale.data.collect import Clock
 from marl_sale.data.episodes import Episodes
 from marl_sale.data.replay import Replay
 from marl_sale.envs._load import make_env
 from marl_sale.errors import DiskFullError, NotFiniteError, StoppedError, UsageError
 from marl_sale.functional.schedules import linear
 from marl_sale.observer import Observer
-from marl_sale.seeding import episode_seeds, torch_generator
+from marl_sale.seeding import torch_generator
 from marl_sale.spec import VectorEnv
 from marl_sale.stages import preflight
 from marl_sale.stages._artifacts import require_same_sections, require_same_task
 from marl_sale.stages._machine import Due, choose_device
 from marl_sale.stages._progress import Averages, Counters, Progress
 from marl_sale.stages._replay_files import REPLAY, ReplayFiles
+from marl_sale.stages._rollouts import Actors, InProcess, Ordered, Rollouts, Round
 from marl_sale.stages._runs import CONTINUE, begin
 from marl_sale.stages.diverged import MOST_ROLLBACKS, TooManySkippedError, keep, noise_state
 from marl_sale.stages.evaluate import evaluate_policy, summarise
@@ -47,6 +49,7 @@ EVALUATION_COLUMNS = (
     "episode_length",
     "win_rate",
 )
+NOT_SYNC = "played by actors one round behind the weights (--no-sync): not repeatable where it was resumed"
 MOST_FAILED_SAVES = 3
 """In a row, because the disk is full, before a run ends; space may be freed until then."""
 REUSED_SECTIONS = (
@@ -74,20 +77,29 @@ def train_columns(algorithm: Qmix) -> tuple[str, ...]:
 
 
 def collect(
-    config: Config, env: VectorEnv, progress: Progress, seed: int
+    config: Config, rollouts: Rollouts, progress: Progress, seed: int, *, sync: bool = True
 ) -> Iterator[tuple[Episodes, float]]:
-    """Rounds of ε-greedy episodes, one in each environment, without end; and their ε."""
+    """Rounds of ε-greedy episodes, one in each environment, without end; and their ε.
+
+    `sync` False: the next one begins before the caller has learned from this one.
+    """
     counters, explore = progress.counters, config.exploration
     clock = Clock(counters.time_environment, counters.time_acting)
-    while True:
+
+    def order() -> tuple[Ordered, float]:
         epsilon = linear(explore.start, explore.finish, explore.anneal_env_steps, counters.env_steps)
-        first, count = counters.episodes, env.num_envs
-        noise = Exploration.of_episodes(env.spec, epsilon, seed, first, count)
-        episodes = play(env, progress.algorithm.agent, episode_seeds(seed, first, count), noise, clock)
+        played = Round(seed, counters.episodes, config.train.num_envs, epsilon)
+        return rollouts.order(played, progress.algorithm.agent), epsilon
+
+    ordered = None
+    while True:
+        finish, epsilon = ordered or order()
+        episodes = finish(clock)
         counters.time_environment, counters.time_acting = clock.environment, clock.acting
         counters.rounds_replayed, clock.replayed = counters.rounds_replayed + clock.replayed, 0
-        counters.episodes += count
+        counters.episodes += len(episodes)
         counters.env_steps += episodes.steps
+        ordered = None if sync else order()
         yield episodes, epsilon
 
 
@@ -128,7 +140,9 @@ class Training:
         self.saves_failed = 0
         """Checkpoints in a row, up to the last one, that the disk had no space for."""
 
-    def run(self, env: VectorEnv, evaluation_env: VectorEnv, seed: int, stop: StopFlag) -> None:
+    def run(
+        self, rollouts: Rollouts, evaluation_env: VectorEnv, seed: int, stop: StopFlag, *, sync: bool
+    ) -> None:
         """From where the progress stands to the last env step; StoppedError after a signal."""
         config, counters = self.config, self.progress.counters
         device = self.progress.algorithm.agent.core.input.bias.device
@@ -137,7 +151,7 @@ class Training:
             self.evaluate(evaluation_env)
             if stop:
                 raise self.stopped(stop)
-        rounds = collect(config, env, self.progress, seed)
+        rounds = collect(config, rollouts, self.progress, seed, sync=sync)
         while counters.env_steps < config.train.env_steps:
             before = counters.env_steps
             episodes, epsilon = next(rounds)
@@ -262,9 +276,13 @@ def run(
     world_model: Path | None = None,
     resume: bool = False,
     allow_overcommit: bool = False,
+    actors: int = 0,
+    sync: bool = True,
 ) -> StageResult:
     """Train the recipe's algorithm, from a pre-trained world model where one is given.
 
+    `actors`: of Ray, that play the training episodes (0: this process does); their number changes no result.
+    `sync` False: they play the next round while this one is learned from, with weights one round older.
     Where too many updates have to be left out, it goes back to its last scheduled checkpoint, at most twice.
     Raises UsageError where the algorithm reads no world model, ArtifactError where that does not fit,
     RunExistsError where `out` is in use, ResourceError where memory or disk will not do (unless
@@ -280,6 +298,8 @@ def run(
         command=command,
         world_model=world_model,
         allow_overcommit=allow_overcommit,
+        actors=actors,
+        sync=sync,
     )
     after: TooManySkippedError | None = None
     while True:
@@ -302,20 +322,25 @@ def _run(
     world_model: Path | None,
     resume: bool,
     allow_overcommit: bool,
+    actors: int,
+    sync: bool,
     after: TooManySkippedError | None,
 ) -> StageResult:
     """`run` to its end, or to the next TooManySkippedError; `after` is the one it went back for."""
     config = recipe.config
     where = choose_device(device, config.train.threads)
-    env = make_env(config.env, config.train.num_envs)
-    evaluation_env = make_env(config.env, min(config.evaluation.num_envs, config.evaluation.episodes))
-    try:
-        algorithm = build(config, env.spec, seed=seed, device=where)
+    with ExitStack() as stack:
+        evaluation_env = make_env(config.env, min(config.evaluation.num_envs, config.evaluation.episodes))
+        spec = stack.enter_context(closing(evaluation_env)).spec
+        rollouts: Rollouts = Actors(config, spec, actors) if actors else InProcess(config)
+        stack.enter_context(closing(rollouts))
+        stack.callback(observer.finish)
+        algorithm = build(config, spec, seed=seed, device=where)
         inputs = [load_world_model(world_model, algorithm)] if world_model is not None else []
         if after is None:  # the memory is still taken by the attempt before
             preflight.require("train", preflight.training(algorithm), out, overcommit=allow_overcommit)
         replay = Replay(
-            env.spec,
+            spec,
             config.replay.capacity_episodes,
             bootstrap_at_time_limit=config.env.bootstrap_at_time_limit,
             observations=getattr(torch, config.replay.observations),
@@ -326,7 +351,7 @@ def _run(
             kind="agent",
             recipe=recipe,
             seed=seed,
-            spec=env.spec,
+            spec=spec,
             inputs=inputs,
             command=command,
             device=str(where),
@@ -350,17 +375,13 @@ def _run(
             observer.start("train", config.train.env_steps, "env steps")
             training = Training(config, written, progress, files, observer)
             try:
-                training.run(env, evaluation_env, seed, stop)
+                training.run(rollouts, evaluation_env, seed, stop, sync=sync)
             except TooManySkippedError as error:
                 keep(written, algorithm, error)
                 error.can_go_back = bool(written.scheduled_steps)
                 raise
             counters = asdict(progress.counters)
-            written.finish("complete", counters=counters)
-    finally:
-        observer.finish()
-        env.close()
-        evaluation_env.close()
+            written.finish("complete", counters=counters, notes=() if sync else (NOT_SYNC,))
     return StageResult.complete(out, "agent", {**counters, **progress.evaluation})
 
 

@@ -3,7 +3,6 @@
 Whether a cell is done is never an engine's word: that is read from the artifact (`state.look`).
 """
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
+
+from marl_sale.cluster import cores
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,6 @@ def open_log(work: Work) -> BinaryIO:
     path = work.cwd / work.log
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.open("ab")
-
-
-def cores() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def ended(code: int) -> Ended:

@@ -82,9 +82,9 @@ def test_too_many_bad_updates_lead_back_to_the_last_checkpoint_at_half_the_rate(
     poison(monkeypatch, bad)
     start = train.Training.run
 
-    def watched(self: train.Training, *arguments: Any) -> None:
+    def watched(self: train.Training, *arguments: Any, **options: Any) -> None:
         rates.append(self.progress.algorithm.optimiser.param_groups[0]["lr"])
-        start(self, *arguments)
+        start(self, *arguments, **options)
 
     monkeypatch.setattr(train.Training, "run", watched)
     assert run(recipe, out, observer=notes).status == "complete"

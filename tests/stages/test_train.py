@@ -23,6 +23,7 @@ from marl_sale.observer import Silent
 from marl_sale.seeding import torch_generator
 from marl_sale.stages import train
 from marl_sale.stages._progress import Averages, Counters, Progress
+from marl_sale.stages._rollouts import InProcess
 from marl_sale.stages.evaluate import EpisodeRow
 from marl_sale.stages.result import StageResult
 
@@ -143,10 +144,11 @@ def test_updates_do_not_depend_on_the_number_of_environments(
     per_episode: float, updates: int, short_recipe: Callable[..., Recipe]
 ) -> None:
     """Sixteen episodes and batches of four: learning begins with the fourth episode."""
-    recipe = short_recipe("qmix", changes=[f"train.updates_per_episode={per_episode}"])
     for num_envs in (2, 4, 16):
-        progress, env = progress_of(recipe, num_envs)
-        rounds = train.collect(recipe.config, env, progress, seed=1)
+        changes = [f"train.updates_per_episode={per_episode}", f"train.num_envs={num_envs}"]
+        recipe = short_recipe("qmix", changes=changes)
+        progress, _ = progress_of(recipe, num_envs)
+        rounds = train.collect(recipe.config, InProcess(recipe.config), progress, seed=1)
         for _ in range(16 // num_envs):
             progress.replay.add(next(rounds)[0])
             train.learn(recipe.config, progress, torch.device("cpu"))

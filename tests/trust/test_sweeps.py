@@ -44,7 +44,14 @@ SMALL = (
     "evaluation.period=100",
 )
 """A cell takes seconds, and is killed at many places."""
-CLOCKS = ("seconds", "time_environment", "time_acting", "time_learning", "time_evaluation")
+NO_RESULTS = (
+    "seconds",
+    "time_environment",
+    "time_acting",
+    "time_learning",
+    "time_evaluation",
+    "rounds_replayed",
+)
 
 
 def digest(agent: Path) -> str:
@@ -53,7 +60,7 @@ def digest(agent: Path) -> str:
     assert artifact.verify() == []
     files = artifact.checkpoint().manifest.files
     rows = [
-        {name: value for name, value in row.items() if name not in CLOCKS}
+        {name: value for name, value in row.items() if name not in NO_RESULTS}
         for stream in ("train", "evaluation")
         for row in artifact.rows(f"metrics/{stream}")
     ]

@@ -65,8 +65,8 @@ class Rollouts(Protocol):
 class InProcess:
     """Here, when the round is waited for."""
 
-    def __init__(self, config: Config) -> None:
-        self._env = make_env(config.env, config.train.num_envs)
+    def __init__(self, env: VectorEnv) -> None:
+        self._env = env
 
     def order(self, played: Round, agent: Agent) -> Ordered:
         return partial(played.play, self._env, agent)

@@ -332,7 +332,11 @@ def _run(
     with ExitStack() as stack:
         evaluation_env = make_env(config.env, min(config.evaluation.num_envs, config.evaluation.episodes))
         spec = stack.enter_context(closing(evaluation_env)).spec
-        rollouts: Rollouts = Actors(config, spec, actors) if actors else InProcess(config)
+        rollouts: Rollouts
+        if actors:
+            rollouts = Actors(config, spec, actors)
+        else:
+            rollouts = InProcess(make_env(config.env, config.train.num_envs))
         stack.enter_context(closing(rollouts))
         stack.callback(observer.finish)
         algorithm = build(config, spec, seed=seed, device=where)

@@ -147,8 +147,8 @@ def test_updates_do_not_depend_on_the_number_of_environments(
     for num_envs in (2, 4, 16):
         changes = [f"train.updates_per_episode={per_episode}", f"train.num_envs={num_envs}"]
         recipe = short_recipe("qmix", changes=changes)
-        progress, _ = progress_of(recipe, num_envs)
-        rounds = train.collect(recipe.config, InProcess(recipe.config), progress, seed=1)
+        progress, env = progress_of(recipe, num_envs)
+        rounds = train.collect(recipe.config, InProcess(env), progress, seed=1)
         for _ in range(16 // num_envs):
             progress.replay.add(next(rounds)[0])
             train.learn(recipe.config, progress, torch.device("cpu"))

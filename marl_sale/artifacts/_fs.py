@@ -180,7 +180,7 @@ def write(path: Path, data: bytes) -> None:
     with explained("write", path):
         try:
             _write_new(temporary, data)
-            os.rename(temporary, path)  # noqa: PTH104 — the system call by its name
+            os.rename(temporary, path)  # noqa: PTH104
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()
@@ -188,17 +188,22 @@ def write(path: Path, data: bytes) -> None:
         sync_folder(path.parent)
 
 
+def _rename(old: Path, new: Path) -> None:
+    """Durably, within a folder; after an error the old name is back."""
+    os.rename(old, new)  # noqa: PTH104 — the system call by its name
+    try:
+        sync_folder(new.parent)
+    except BaseException:
+        with suppress(OSError):
+            os.rename(new, old)  # noqa: PTH104
+        raise
+
+
 def commit(temporary: Path, folder: Path) -> None:
     """Give a complete temporary folder its name; on return it is durable, after an error still temporary."""
     sync_folders(temporary)
     with explained("write", folder):
-        os.rename(temporary, folder)  # noqa: PTH104
-        try:
-            sync_folder(folder.parent)
-        except BaseException:
-            with suppress(OSError):
-                os.rename(folder, temporary)  # noqa: PTH104
-            raise
+        _rename(temporary, folder)
 
 
 def discard(temporary: Path) -> None:
@@ -211,11 +216,13 @@ def discard(temporary: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Delete a committed folder; it loses its name first, so that no reader meets half of it."""
+    """Delete a committed folder; it loses its name first, so that no reader meets half of it.
+
+    After an error it is still there.
+    """
+    temporary = folder.parent / _temporary_name()
     with explained("delete", folder):
-        temporary = folder.parent / _temporary_name()
-        os.rename(folder, temporary)  # noqa: PTH104
-        sync_folder(folder.parent)
+        _rename(folder, temporary)
     discard(temporary)
 
 

@@ -119,7 +119,7 @@ class Life:
         acknowledge("report")
 
     def _diverge(self, out: Path, acknowledge: Acknowledge) -> None:
-        if _status(out) == "failed":
+        if _has_diverged(out):
             return
         progress = self._progress()
         cause = NotFiniteError("the gradient is not finite", first="batch.reward")
@@ -137,7 +137,7 @@ class Life:
             )
             keep(written, progress.algorithm, bad)
             raise bad
-        if _status(out) == "failed":
+        if _has_diverged(out):
             acknowledge("diverged")
 
     # --- how they begin, and the work between
@@ -211,6 +211,13 @@ def _episodes(first: int) -> Episodes:
 
 def _status(out: Path) -> str | None:
     return _open(out).manifest.status if (out / MANIFEST).exists() else None
+
+
+def _has_diverged(out: Path) -> bool:
+    """Ended as it is meant to; a disk that refuses also fails it, and then it goes on."""
+    if _status(out) != "failed":
+        return False
+    return any(note.startswith(TooManySkippedError.__name__) for note in _open(out).manifest.notes)
 
 
 def _open(out: Path) -> Artifact:

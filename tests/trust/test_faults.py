@@ -85,7 +85,7 @@ def first_of_each_kind(calls: list[Call]) -> list[int]:
     """One call for each line of `_fs.py` that they come from, and a second one, further on, where it can."""
     kinds: dict[Any, list[int]] = {}
     for index, call in enumerate(calls):
-        kinds.setdefault((call.name, call.sites[:2]), []).append(index)
+        kinds.setdefault((call.name, call.sites[:3]), []).append(index)
     return sorted({index for found in kinds.values() for index in (found[0], found[len(found) // 2])})
 
 

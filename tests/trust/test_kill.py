@@ -119,7 +119,7 @@ def points(calls: list[Call]) -> list[tuple[int, bool]]:
 
 def first_of_each_kind(calls: list[Call]) -> list[tuple[int, bool]]:
     """Of those, one for each line of `_fs.py` that they come from."""
-    kinds = {(calls[n].name, calls[n].sites[:2], half): (n, half) for n, half in reversed(points(calls))}
+    kinds = {(calls[n].name, calls[n].sites[:3], half): (n, half) for n, half in reversed(points(calls))}
     return sorted(kinds.values())
 
 

@@ -112,12 +112,12 @@ FLUSHES = {
     "of a new file": ("_write_new",),
     "of the folder a file is renamed in": ("sync_folder", "write"),
     "of the folder of a new folder": ("sync_folder", "make_folder"),
-    "of the folder a checkpoint is renamed in": ("sync_folder", "commit"),
+    "of the folder a checkpoint is renamed in": ("sync_folder", "_rename", "commit"),
     "of metrics at a checkpoint": ("sync",),
     "of the folder of a new metrics file": ("sync_folder", "open_growing"),
     "of a log when its run ends": ("digest",),
     "of the folder of a new lock": ("sync_folder", "lock"),
-    "of the folder that loses a checkpoint": ("sync_folder", "remove"),
+    "of the folder that loses a checkpoint": ("sync_folder", "_rename", "remove"),
 }
 """Functions of `_fs.py`, innermost first, that make the flush."""
 

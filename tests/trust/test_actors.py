@@ -105,10 +105,12 @@ def trained(
 def test_neither_their_number_nor_a_kill_changes_a_result(
     tmp_path: Path, is_long: bool, record: Record
 ) -> None:
-    recipes = [QMIX, *(["tiny/match+tiny", "lbf/8x8-2p-2f-coop+qmix"] if is_long else [])]
+    recipes = {QMIX: 120}  # and their env steps
+    if is_long:
+        recipes = {QMIX: 300, "tiny/match+tiny": 300, "lbf/8x8-2p-2f-coop+qmix": 1800}
     cases = [(3, 1), *([(1, 0), (2, 0), (3, 0), (2, 4)] if is_long else [])]
-    steps, kills, replayed = 300 if is_long else 120, 0, 0
-    for n, recipe in enumerate(recipes):
+    kills = replayed = 0
+    for n, (recipe, steps) in enumerate(recipes.items()):
         alone = trained(tmp_path / f"{n}-alone", 0, recipe=recipe, steps=steps)
         for actors, killed in cases:
             out = tmp_path / f"{n}-{actors}-{killed}"

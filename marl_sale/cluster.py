@@ -10,6 +10,7 @@ import os
 import secrets
 import sys
 from contextlib import ExitStack, redirect_stdout
+from functools import cache
 from typing import Any
 
 from marl_sale.errors import EnvironmentFault, UsageError
@@ -35,7 +36,7 @@ class Cluster:
             )
         environment = {"RAY_USAGE_STATS_ENABLED": "0"}
         if not address:
-            environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+            environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
         self._before = {name: os.environ.get(name) for name in environment}
         os.environ.update(environment)  # read when Ray is imported
         self._open = ExitStack()
@@ -80,6 +81,12 @@ def is_elsewhere() -> bool:
 def cores() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+@cache
+def _token() -> str:
+    """For every Ray that this process starts: Ray itself keeps the first it was given."""
+    return secrets.token_hex(32)
 
 
 def _start(ray: Any, **settings: Any) -> None:

@@ -54,6 +54,7 @@ def changes_for(task: str, small_recipe: Recipes, rounds: int = 6) -> tuple[str,
     return (
         f"train.env_steps={steps}",
         "train.num_envs=2",
+        "train.updates_per_episode=1.0",
         f"train.checkpoint_period={steps // 3}",
         f"train.log_period={steps // 5}",
         f"evaluation.period={steps // 4}",

@@ -18,13 +18,13 @@ def qmix_operations(spec: EnvSpec, config: Config, rows: int, steps: int) -> int
     """Operations of the matrix products of one QMIX update on `rows` observations with `steps` between them.
 
     Of the agents: the core on every row and the head on every step, trained; the same of the target network,
-    forward; and the head on every row for the greedy actions. Of the mixers: hyper-networks and mixing on
-    every step, trained and forward.
+    forward; and the head on every row for the greedy actions. Of the mixers: hyper-networks on every step,
+    trained and forward; mixing is element by element.
 
     By hand, feed-forward, one agent, all sizes 1, one step between two rows. Core: two layers of 1 · 1, on
     2 rows, once 2 + 1 and once 3 + 1 times: 14. Head: 3 + 1 times on 1 row and once on 2: 6. Mixer on 1 row:
-    first layers of four hyper-networks, 4 · (2 + 1); three second layers and two mixing layers, of which the
-    last is no matrix product: 4 · (3 + 1): 28. Twice the sum of 48: 96.
+    first layers of four hyper-networks, 4 · (2 + 1), and three second layers, 3 · (3 + 1): 24. Twice the sum
+    of 44: 88.
     """
     hidden, mixing, hyper = config.agent.hidden_size, config.mixer.size, config.mixer.hypernet_size
     agents, of_agents = spec.n_agents, rows * spec.n_agents
@@ -34,7 +34,7 @@ def qmix_operations(spec: EnvSpec, config: Config, rows: int, steps: int) -> int
     head = hidden * spec.n_actions
     head_taken, head_greedy = steps * agents * head, of_agents * head
     mixer_first = steps * spec.state_size * (2 * hyper + 2 * mixing)
-    mixer = steps * (hyper * agents * mixing + hyper * mixing + mixing + agents * mixing)
+    mixer = steps * (hyper * agents * mixing + hyper * mixing + mixing)
 
     first = (TRAINED_FIRST + FORWARD) * (core_first + mixer_first)
     rest = (TRAINED + FORWARD) * (core + head_taken + mixer)

@@ -45,9 +45,11 @@ def _text(help_text: str) -> str:
 
 
 def _row(param: Any) -> str:
-    names = ", ".join(param.opts) if param.param_type_name == "option" else ""
-    shown = f"{names} {param.metavar or ''}".strip()
+    given = [*param.opts, *param.secondary_opts] if param.param_type_name == "option" else []
+    shown = f"{', '.join(given)} {param.metavar or ''}".strip()
     default = "" if param.default is None or param.default is False else f"`{param.default}`"
+    if param.default is True:
+        default = f"`{param.opts[0]}`"
     cells = (f"`{shown}`", param.help or "", "required" if param.required else default)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

@@ -86,7 +86,7 @@ def train(
     from marl_sale.errors import UsageError
     from marl_sale.stages import folders, plan
     from marl_sale.stages import train as stage
-    from marl_sale.stages._rollouts import rollout_workers as workers_for
+    from marl_sale.stages.rollouts import rollout_workers as workers_for
 
     if expect_sha256 is not None:
         if world_model is None:

@@ -31,11 +31,11 @@ from marl_sale.stages._artifacts import require_same_sections, require_same_task
 from marl_sale.stages._machine import Due, choose_device
 from marl_sale.stages._progress import Averages, Counters, Progress
 from marl_sale.stages._replay_files import REPLAY, ReplayFiles
-from marl_sale.stages._rollouts import Actors, InProcess, Ordered, Rollouts, Round
 from marl_sale.stages._runs import CONTINUE, begin
 from marl_sale.stages.diverged import MOST_ROLLBACKS, TooManySkippedError, keep, noise_state
 from marl_sale.stages.evaluate import evaluate_policy, summarise
 from marl_sale.stages.result import StageResult
+from marl_sale.stages.rollouts import Actors, InProcess, Ordered, Rollouts, Round
 from marl_sale.stop import StopFlag, stop_on_signal
 
 EVALUATION_COLUMNS = (
@@ -99,7 +99,8 @@ def collect(
         counters.rounds_replayed, clock.replayed = counters.rounds_replayed + clock.replayed, 0
         counters.episodes += len(episodes)
         counters.env_steps += episodes.steps
-        ordered = None if sync else order()
+        is_last = counters.env_steps >= config.train.env_steps
+        ordered = None if sync or is_last else order()
         yield episodes, epsilon
 
 
@@ -332,6 +333,10 @@ def _run(
     with ExitStack() as stack:
         evaluation_env = make_env(config.env, min(config.evaluation.num_envs, config.evaluation.episodes))
         spec = stack.enter_context(closing(evaluation_env)).spec
+        algorithm = build(config, spec, seed=seed, device=where)
+        inputs = [load_world_model(world_model, algorithm)] if world_model is not None else []
+        if after is None:  # the memory is still taken by the attempt before
+            preflight.require("train", preflight.training(algorithm), out, overcommit=allow_overcommit)
         rollouts: Rollouts
         if actors:
             rollouts = Actors(config, spec, actors)
@@ -339,10 +344,6 @@ def _run(
             rollouts = InProcess(make_env(config.env, config.train.num_envs))
         stack.enter_context(closing(rollouts))
         stack.callback(observer.finish)
-        algorithm = build(config, spec, seed=seed, device=where)
-        inputs = [load_world_model(world_model, algorithm)] if world_model is not None else []
-        if after is None:  # the memory is still taken by the attempt before
-            preflight.require("train", preflight.training(algorithm), out, overcommit=allow_overcommit)
         replay = Replay(
             spec,
             config.replay.capacity_episodes,

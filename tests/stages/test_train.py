@@ -23,9 +23,9 @@ from marl_sale.observer import Silent
 from marl_sale.seeding import torch_generator
 from marl_sale.stages import train
 from marl_sale.stages._progress import Averages, Counters, Progress
-from marl_sale.stages._rollouts import InProcess
 from marl_sale.stages.evaluate import EpisodeRow
 from marl_sale.stages.result import StageResult
+from marl_sale.stages.rollouts import InProcess
 
 Rows = list[dict[str, Any]]
 CLOCKS = ("seconds", "time_environment", "time_acting", "time_learning", "time_evaluation")

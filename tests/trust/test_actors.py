@@ -25,7 +25,7 @@ from pathlib import Path
 from marl_sale.artifacts.reader import Artifact
 from marl_sale.config.recipe import load_recipe
 from marl_sale.observer import Silent
-from marl_sale.stages import _rollouts, train
+from marl_sale.stages import rollouts, train
 from test_sweeps import SMALL, _parent, digest
 
 out, recipe, actors, kills, sync, env_steps = json.loads(sys.argv[1])
@@ -47,7 +47,7 @@ def workers():
             pass  # it ended meanwhile
 
 
-class Watched(_rollouts.Actors):
+class Watched(rollouts.Actors):
     left = kills
 
     def order(self, asked, agent):
@@ -139,13 +139,13 @@ from marl_sale.data.collect import Clock
 from marl_sale.errors import EnvironmentFault
 from marl_sale.algorithms._load import build
 from marl_sale.envs._load import describe
-from marl_sale.stages import _rollouts
+from marl_sale.stages import rollouts
 
 
 WHEN = sys.argv[1]  # the actors' own arguments are others
 
 
-class Failing(_rollouts.RolloutWorker):
+class Failing(rollouts.RolloutWorker):
     def __init__(self, *given):
         super().__init__(*given)
         if WHEN == "at the start":
@@ -158,12 +158,12 @@ class Failing(_rollouts.RolloutWorker):
         raise EnvironmentFault("no game", "install one")
 
 
-_rollouts.RolloutWorker = Failing
+rollouts.RolloutWorker = Failing
 config = load_recipe("tiny/match+tiny+qmix", []).config
 spec = describe(config.env)
-actors = _rollouts.Actors(config, spec, 1)
+actors = rollouts.Actors(config, spec, 1)
 try:
-    actors.order(_rollouts.Round(0, 0, config.train.num_envs, 1.0), build(config, spec).agent)(Clock())
+    actors.order(rollouts.Round(0, 0, config.train.num_envs, 1.0), build(config, spec).agent)(Clock())
 except EnvironmentFault as error:
     told = str(error)
 finally:

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 from marl_sale.algorithms._api import Algorithm
 from marl_sale.artifacts.manifest import read_manifest
 from marl_sale.artifacts.store import CheckpointWriter, Run
-from marl_sale.stages import _fitting, _rollouts, pretrain_wm, train
+from marl_sale.stages import _fitting, pretrain_wm, rollouts, train
 
 SETTINGS = (
     *("agent.hidden_size=8", "mixer.size=5", "mixer.hypernet_size=6", "sale.size=6", "sale.hidden_size=7"),
@@ -35,7 +35,7 @@ PHASES: dict[str, tuple[str, object, str, int]] = {
     "fitting": ("pretrain-wm", Algorithm, "update", 2),
     "judging the fit": ("pretrain-wm", _fitting, "held_out_losses", 3),
     "the first evaluation": ("train", train, "evaluate_policy", 1),
-    "collecting": ("train", _rollouts, "play", 4),
+    "collecting": ("train", rollouts, "play", 4),
     "learning": ("train", Algorithm, "update", 3),
     "evaluating": ("train", train, "evaluate_policy", 2),
     "a checkpoint": ("train", CheckpointWriter, "write_tensors", 2),

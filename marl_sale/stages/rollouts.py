@@ -104,9 +104,9 @@ class Actors:
             cpus=workers * config.train.threads, store_bytes=4 * replay_bytes(spec, episodes)
         )
         self._ray = self._cluster.ray
-        remote = self._ray.remote(
-            num_cpus=config.train.threads, max_restarts=-1, max_task_retries=TRIES, max_pending_calls=-1
-        )(RolloutWorker)
+        remote = self._ray.remote(num_cpus=config.train.threads, max_restarts=-1, max_task_retries=TRIES)(
+            RolloutWorker
+        )
         try:
             self.actors = [remote.remote(config, size) for size in self._sizes]
         except BaseException:

@@ -1,19 +1,13 @@
-"""Artifacts being written: a run owns its folder, and whatever it has committed survives anything.
+"""Artifacts being written: a run owns its folder, and whatever it has committed survives anything."""
 
-`weights` (and with it torch) is imported when the first tensors are written.
-"""
-
-import hashlib
 import math
-import os
-import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from marl_sale.artifacts import _fs, _json
+from marl_sale.artifacts import _fs, _lock
 from marl_sale.artifacts.manifest import (
     MANIFEST,
     CheckpointManifest,
@@ -34,19 +28,14 @@ from marl_sale.artifacts.reader import (
     CHECKPOINTS,
     CONFIG,
     LOCK,
-    Artifact,
     Checkpoint,
     best_step,
     checkpoint_folder,
     checkpoint_steps,
     with_suffix,
 )
+from marl_sale.artifacts.writer import CheckpointWriter, Writer, checked
 from marl_sale.errors import ArtifactError, MarlSaleError, RunExistsError, StoppedError
-
-if TYPE_CHECKING:
-    import torch
-
-__all__ = ["Artifact", "Checkpoint", "CheckpointWriter", "Run"]
 
 Keep = Literal["latest", "best", "every"]
 """Which checkpoints of a run stay; `best` is the latest and the best."""
@@ -57,26 +46,6 @@ _FIXED = (CONFIG, COMMAND)
 """Written once, at creation; listed in the manifest from then on."""
 
 
-def _take_lock(folder: Path) -> int:
-    """Descriptor that holds the lock of a run. StoppedError names the process that has it."""
-    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now()}
-    descriptor = _fs.lock(folder / LOCK, holder=_json.dump(holder))
-    if descriptor is None:
-        raise _held(folder)
-    return descriptor
-
-
-def _held(folder: Path) -> StoppedError:
-    try:
-        holder = _json.parse(_fs.read(folder, LOCK, limit=4096), where=folder / LOCK)
-        name = plain(f"process {holder['pid']} on {holder['host']}, since {holder['since']}")
-    except (ArtifactError, KeyError, TypeError):  # just created, or not by us
-        name = "another process"
-    return StoppedError(
-        f"{folder}: in use by {name}", "wait for it or stop it, then use --resume; or choose another --out"
-    )
-
-
 def _check_vacant(folder: Path, *, locked: bool) -> None:
     """RunExistsError unless `folder` is empty, or holds nothing but a run killed before it had a manifest."""
     found = _fs.names(folder)
@@ -84,63 +53,14 @@ def _check_vacant(folder: Path, *, locked: bool) -> None:
     if not found or (LOCK in found and ours == found):
         return
     if not locked and _fs.is_locked(folder / LOCK):
-        raise _held(folder)
+        raise _lock.in_use(folder)
     raise RunExistsError(
         f"{folder}: not empty; nothing in it was touched",
         "choose another folder with --out",
     )
 
 
-def _checked(name: str) -> str:
-    """`name`, if a stage may write a file of that name. ValueError otherwise."""
-    if not is_relative(name) or name.split("/")[0] in {MANIFEST, LOCK, CHECKPOINTS}:
-        raise ValueError(f"{name!r} is not a name for a file of an artifact")
-    return name
-
-
-class _Writer:
-    """Turns values into the files of one folder."""
-
-    def _put(self, name: str, data: bytes) -> None:
-        raise NotImplementedError
-
-    def write_tensors(self, name: str, tensors: "Mapping[str, torch.Tensor]") -> None:
-        """Write `<name>.safetensors`. DivergedError where a value is not finite."""
-        from marl_sale.artifacts import weights
-
-        self._put(with_suffix(name, ".safetensors"), weights.dump_tensors(tensors))
-
-    def write_json(self, name: str, value: object) -> None:
-        """Write `<name>.json`. ValueError for NaN, infinity, or more than can be read back."""
-        self._put(with_suffix(name, ".json"), _json.dump(value))
-
-    def write_text(self, name: str, text: str) -> None:
-        """Write a text file; `name` with its suffix."""
-        self._put(name, text.encode())
-
-    def write_bytes(self, name: str, data: bytes) -> None:
-        """Write a file as it is, for instance a picture; `name` with its suffix."""
-        self._put(name, data)
-
-
-class CheckpointWriter(_Writer):
-    """A checkpoint being written; it has no name, and so does not exist, before it is complete."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.files: dict[str, FileEntry] = {}
-
-    def _put(self, name: str, data: bytes) -> None:
-        _fs.write(self._folder / _checked(name), data)
-        self.files[name] = FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-
-
-def _entry(root: Path, name: str) -> FileEntry:
-    sha256, size = _fs.digest(root, name, durable=True)
-    return FileEntry(sha256=sha256, bytes=size)
-
-
-class Run(_Writer):
+class Run(Writer):
     """An artifact being written. Use it in a `with` statement; `finish` says how it ended.
 
     Leaving the statement by an exception marks the run failed (interrupted after StoppedError and
@@ -190,7 +110,7 @@ class Run(_Writer):
             raise RunExistsError(f"{out}: exists and is not a folder", "choose another folder with --out")
         _fs.make_folder(out)
         _check_vacant(out, locked=False)
-        lock = _take_lock(out)
+        lock = _lock.take(out)
         try:
             _check_vacant(out, locked=True)  # another process may have come and gone
             _fs.sweep(out)
@@ -243,7 +163,7 @@ class Run(_Writer):
         complete, StoppedError where another process holds it.
         """
         read_manifest(out)  # leaves no lock file in a folder that is no artifact
-        lock = _take_lock(out)
+        lock = _lock.take(out)
         try:
             manifest, _ = read_manifest(out)
             found = {"kind": manifest.kind, "fingerprint": manifest.fingerprint, "seed": manifest.seed}
@@ -292,7 +212,7 @@ class Run(_Writer):
 
     def _put(self, name: str, data: bytes) -> None:
         self._check_open()
-        _fs.write(self.path / _checked(name), data)
+        _fs.write(self.path / checked(name), data)
 
     def _update(self, **changes: Any) -> None:
         manifest = self._manifest.changed(updated=now(), **changes)
@@ -312,7 +232,7 @@ class Run(_Writer):
         rows written after it are dropped, as the work they report is done again.
         """
         self._check_open()
-        name = _checked(with_suffix(name, ".jsonl"))
+        name = checked(with_suffix(name, ".jsonl"))
         if name in self._streams:
             raise ValueError(f"{name} is already being written")
         start = self._offsets.get(name, 0) if truncate_at is None else truncate_at
@@ -392,7 +312,7 @@ class Run(_Writer):
         what no checkpoint needs any more.
         """
         self._check_open()
-        path = self.path / _checked(folder)
+        path = self.path / checked(folder)
         if not keep:
             _fs.discard(path)
         elif path.is_dir():
@@ -455,6 +375,11 @@ class Run(_Writer):
                 with suppress(MarlSaleError):
                     stream.close()
             self._release()
+
+
+def _entry(root: Path, name: str) -> FileEntry:
+    sha256, size = _fs.digest(root, name, durable=True)
+    return FileEntry(sha256=sha256, bytes=size)
 
 
 def _is_listed(name: str) -> bool:

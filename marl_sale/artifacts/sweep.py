@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from marl_sale.artifacts import _fs, _json
+from marl_sale.artifacts import _fs, _json, _lock
 from marl_sale.artifacts.manifest import (
     Count,
     Kind,
@@ -21,7 +21,6 @@ from marl_sale.artifacts.manifest import (
     plain,
 )
 from marl_sale.artifacts.reader import LOCK
-from marl_sale.artifacts.store import _take_lock
 from marl_sale.errors import ArtifactError, RunExistsError
 
 SWEEP = "sweep.json"
@@ -91,7 +90,7 @@ def hold(folder: Path, sweep: Sweep, *, resume: bool) -> Iterator[None]:
     """
     check_folder(folder, sweep, resume=resume)
     _fs.make_folder(folder)
-    lock = _take_lock(folder)
+    lock = _lock.take(folder)
     try:
         check_folder(folder, sweep, resume=resume)  # another process may have come and gone
         if not (folder / SWEEP).exists():

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import safetensors.torch
+import safetensors.numpy
 import torch
 from torch import Tensor
 
@@ -33,7 +33,6 @@ DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
-    "BF16": torch.bfloat16,
     "I64": torch.int64,
     "I32": torch.int32,
     "I16": torch.int16,
@@ -219,23 +218,22 @@ def dump_tensors(tensors: Mapping[str, Tensor]) -> bytes:
 
     Raises DivergedError where a value is not finite, ValueError for a name or dtype outside the format.
     """
-    # Copies, as the library refuses tensors that share memory (tied weights, views).
-    copies = {
-        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in sorted(tensors.items())
-    }
-    for name, tensor in copies.items():
+    plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in sorted(tensors.items())}
+    for name, tensor in plain.items():
         if not _TENSOR_NAME.fullmatch(name) or tensor.dtype not in DTYPES.values():
             raise ValueError(f"{name!r} ({tensor.dtype}) cannot be stored")
         if tensor.dim() > MAX_DIMENSIONS:
             raise ValueError(f"{name!r} has {tensor.dim()} dimensions; at most {MAX_DIMENSIONS} are stored")
-    if len(copies) > MAX_TENSORS:
-        raise ValueError(f"{len(copies)} tensors, at most {MAX_TENSORS} fit one file")
-    if bad := _with_bad_values(copies):
+    if len(plain) > MAX_TENSORS:
+        raise ValueError(f"{len(plain)} tensors, at most {MAX_TENSORS} fit one file")
+    if bad := _with_bad_values(plain):
         raise DivergedError(
             f"values that are not finite in {', '.join(bad)}: not saved",
             "lower optimiser.learning_rate or optimiser.max_grad_norm, and continue from the last checkpoint",
         )
-    return safetensors.torch.save(copies)
+    # Not safetensors.torch: it makes a ctypes type of every size it meets, and those stay (replay segments
+    # have many sizes).
+    return safetensors.numpy.save({name: tensor.numpy() for name, tensor in plain.items()})
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from marl_sale.algorithms.pretraining import Part, Pretraining
 from marl_sale.analysis.world_model_report import averaged, open_loop_errors
-from marl_sale.artifacts.store import CheckpointWriter, Run
+from marl_sale.artifacts.store import Run
+from marl_sale.artifacts.writer import CheckpointWriter
 from marl_sale.data.batch import Batch
 from marl_sale.data.replay import Replay
 from marl_sale.observer import Observer

@@ -10,7 +10,7 @@ from torch import Tensor
 from marl_sale.algorithms.mmsa import Mmsa
 from marl_sale.algorithms.qmix import Qmix
 from marl_sale.artifacts.reader import Checkpoint
-from marl_sale.artifacts.store import CheckpointWriter
+from marl_sale.artifacts.writer import CheckpointWriter
 from marl_sale.data.replay import Replay
 from marl_sale.seeding import torch_generator
 from marl_sale.stages._artifacts import sound_state

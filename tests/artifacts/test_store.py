@@ -15,7 +15,8 @@ import torch
 
 from marl_sale.artifacts import _fs
 from marl_sale.artifacts.manifest import Input, read_manifest
-from marl_sale.artifacts.store import Artifact, Run
+from marl_sale.artifacts.reader import Artifact
+from marl_sale.artifacts.store import Run
 from marl_sale.errors import ArtifactError, DiskFullError, RunExistsError, StoppedError
 
 Start = Callable[..., Run]

@@ -2,6 +2,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,17 @@ def test_views_and_shared_memory_are_stored_by_value(tmp_path: Path) -> None:
     assert torch.equal(read["b"], base.detach())
     read["a"].add_(1.0)  # writable, and its own memory
     assert torch.equal(read["b"], base.detach())
+
+
+def test_writing_tensors_of_many_sizes_leaves_nothing_in_memory() -> None:
+    def write(sizes: range) -> int:
+        for size in sizes:
+            dump_tensors({"x": torch.zeros(size)})
+        return sys.getallocatedblocks()
+
+    write(range(1, 20))
+    before = sys.getallocatedblocks()
+    assert write(range(1000, 1500)) - before < 100
 
 
 def test_a_wrong_hash_is_refused(tmp_path: Path) -> None:

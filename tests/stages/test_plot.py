@@ -7,7 +7,8 @@ from dataclasses import asdict
 import pytest
 from PIL import Image
 
-from marl_sale.artifacts.store import Artifact, Run
+from marl_sale.artifacts.reader import Artifact
+from marl_sale.artifacts.store import Run
 from marl_sale.errors import ArtifactError, RunExistsError, UsageError
 from marl_sale.observer import Silent
 from marl_sale.spec import EnvSpec

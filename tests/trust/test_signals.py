@@ -18,7 +18,8 @@ from typer.testing import CliRunner, Result
 
 from marl_sale.algorithms._api import Algorithm
 from marl_sale.artifacts.manifest import read_manifest
-from marl_sale.artifacts.store import CheckpointWriter, Run
+from marl_sale.artifacts.store import Run
+from marl_sale.artifacts.writer import CheckpointWriter
 from marl_sale.stages import _fitting, pretrain_wm, rollouts, train
 
 SETTINGS = (

@@ -43,7 +43,7 @@ Keep = Literal["latest", "best", "every"]
 COMMAND = "command.txt"
 LOG = "log.txt"
 _FIXED = (CONFIG, COMMAND)
-"""Written once, at creation; listed in the manifest from then on."""
+"""Written at creation, and where a run becomes a longer one; listed in the manifest from then on."""
 
 
 def _check_vacant(folder: Path, *, locked: bool) -> None:
@@ -103,9 +103,6 @@ class Run(Writer):
         Raises RunExistsError where it is not, StoppedError where another process writes to it.
         """
         (kind,) = kinds(kind)
-        texts = {COMMAND: command.rstrip("\n") + "\n"}
-        if config_text is not None:
-            texts[CONFIG] = config_text
         if out.exists() and not out.is_dir():
             raise RunExistsError(f"{out}: exists and is not a folder", "choose another folder with --out")
         _fs.make_folder(out)
@@ -114,8 +111,7 @@ class Run(Writer):
         try:
             _check_vacant(out, locked=True)  # another process may have come and gone
             _fs.sweep(out)
-            for name, text in texts.items():
-                _fs.write(out / name, text.encode())
+            files = _write_texts(out, command, config_text)
             time = now()
             manifest = Manifest.model_validate(
                 {
@@ -130,7 +126,7 @@ class Run(Writer):
                     "seed": seed,
                     "env_spec": None if env_spec is None else dict(env_spec),
                     "inputs": tuple(inputs),
-                    "files": {name: _entry(out, name) for name in texts},
+                    "files": files,
                     "counters": {},
                     "versions": versions(),
                     "git": git(),
@@ -153,11 +149,17 @@ class Run(Writer):
         fingerprint: str | None,
         seed: int,
         env_spec: Mapping[str, Any] | None,
+        overrides: Sequence[str] = (),
+        config_text: str | None = None,
+        command: str = "",
+        longer_than: str | None = None,
         keep: Keep = "best",
         from_scheduled: bool = False,
     ) -> "Run":
         """Continue the unfinished run in `out` from its latest checkpoint (from nothing where it has none).
 
+        `longer_than`: the fingerprint of the run that is there, finished or not, if what is asked for is
+        that run and more; it becomes the one asked for, with its overrides, configuration and command.
         `from_scheduled`: from its latest scheduled one; those after it are deleted.
         Raises ArtifactError with every difference to what is asked, RunExistsError where the run is
         complete, StoppedError where another process holds it.
@@ -167,7 +169,7 @@ class Run(Writer):
         try:
             manifest, _ = read_manifest(out)
             found = {"kind": manifest.kind, "fingerprint": manifest.fingerprint, "seed": manifest.seed}
-            expected = {"kind": kind, "fingerprint": fingerprint, "seed": seed}
+            expected = {"kind": kind, "fingerprint": longer_than or fingerprint, "seed": seed}
             problems = differences(
                 {**found, "env_spec": manifest.env_spec}, {**expected, "env_spec": env_spec}
             )
@@ -176,7 +178,7 @@ class Run(Writer):
                     "\n".join([f"{out}: another run than the one asked for:", *problems]),
                     f"resume it with the recipe in its {CONFIG} and its seed, or start a new run with --out",
                 )
-            if manifest.status == "complete":
+            if manifest.status == "complete" and longer_than is None:
                 raise RunExistsError(f"{out}: this run is complete", "start a new run with --out")
             _fs.sweep(out)
             files = {name: entry for name, entry in manifest.files.items() if name in _FIXED}
@@ -193,7 +195,13 @@ class Run(Writer):
                     _fs.remove(out / checkpoint_folder(step))
                     del checkpoints[step]
             manifest = manifest.changed(status="running", updated=now(), files=files, notes=())
+            if longer_than is not None:
+                asked = {"fingerprint": fingerprint, "overrides": tuple(map(plain, overrides))}
+                manifest = manifest.changed(**asked, files={})
             _fs.write(out / MANIFEST, manifest.to_bytes())
+            if not manifest.files:  # it has just become a longer one, or a crash came between these two lines
+                manifest = manifest.changed(files=_write_texts(out, command, config_text))
+                _fs.write(out / MANIFEST, manifest.to_bytes())
             run = cls(out, manifest, lock, checkpoints, keep)
             run._thin()  # the crash may have come between a checkpoint and the deletions that follow it
             return run
@@ -375,6 +383,16 @@ class Run(Writer):
                 with suppress(MarlSaleError):
                     stream.close()
             self._release()
+
+
+def _write_texts(out: Path, command: str, config_text: str | None) -> dict[str, FileEntry]:
+    """What says how the run was asked for, written; for its manifest's list of files."""
+    texts = {COMMAND: command.rstrip("\n") + "\n"}
+    if config_text is not None:
+        texts[CONFIG] = config_text
+    for name, text in texts.items():
+        _fs.write(out / name, text.encode())
+    return {name: _entry(out, name) for name in texts}
 
 
 def _entry(root: Path, name: str) -> FileEntry:

@@ -32,20 +32,24 @@ def begin(
     from_scheduled: bool = False,
     inputs_needed: bool = True,
 ) -> Run:
-    """A new run in `out`, or with `resume` the unfinished one that is there.
+    """A new run in `out`, or with `resume` the one that is there: unfinished, or asked to train for longer.
 
     `inputs_needed`: to go on, it has to be given the inputs it began with; where not, they may be left out.
     Raises RunExistsError, or ArtifactError for a resume, saying what there is in `out` and what to type.
     """
     if resume:
-        require_unfinished(out, kind, recipe, seed, spec)
+        there = require_unfinished(out, kind, recipe, seed, spec)
         _require_same_inputs(out, inputs, needed=inputs_needed)
         return Run.resume(
             out,
             kind=kind,
+            overrides=recipe.overrides,
+            config_text=recipe.text,
             fingerprint=recipe.fingerprint,
             seed=seed,
             env_spec=spec.to_dict(),
+            command=command,
+            longer_than=there.fingerprint if there.fingerprint != recipe.fingerprint else None,
             keep=keep,
             from_scheduled=from_scheduled,
         )
@@ -70,7 +74,7 @@ def begin(
 
 def require_unfinished(out: Path, kind: str, recipe: Recipe, seed: int, spec: EnvSpec) -> Manifest:
     """The manifest of the run to go on with. ArtifactError where it is none, or another; RunExistsError
-    where nothing is left to do.
+    where nothing is left to do. An agent may be asked to train for longer than it was at first.
     """
     if not (out / MANIFEST).exists():
         raise ArtifactError(
@@ -78,14 +82,31 @@ def require_unfinished(out: Path, kind: str, recipe: Recipe, seed: int, spec: En
             "start one with the same command without --resume, or name the folder of the run with --out",
         )
     manifest, _ = read_manifest(out)
-    if problems := _differences(out, manifest, kind, recipe, seed, spec):
+    problems = _differences(out, manifest, kind, recipe, seed, spec)
+    if problems and not _trains_longer(out, manifest, kind, recipe, seed, spec):
         raise ArtifactError(
             "\n".join([f"{out}: another run than the one asked for:", *problems]),
             "resume it with the recipe in its config.yaml and its seed, or start a new run with --out",
         )
-    if manifest.status == "complete":
-        raise _complete(out)
+    if manifest.status == "complete" and not problems:
+        raise _complete(out, kind)
     return manifest
+
+
+def _trains_longer(
+    out: Path, manifest: Manifest, kind: str, recipe: Recipe, seed: int, spec: EnvSpec
+) -> bool:
+    """Whether what is asked for is the training in `out`, but for an end that it has not reached."""
+    env_steps = recipe.config.train.env_steps
+    if kind != "agent" or env_steps <= manifest.counters.get("env_steps", 0):
+        return False
+    try:
+        longer = recipe_of(Artifact(out, manifest, ""), f"train.env_steps={env_steps}")
+    except ArtifactError:
+        return False
+    asked_for = {"kind": kind, "seed": seed, "env_spec": spec.to_dict(), "fingerprint": recipe.fingerprint}
+    found = manifest.model_dump(include={"kind", "seed", "env_spec"}) | {"fingerprint": longer.fingerprint}
+    return not differences(found, asked_for)
 
 
 def require_vacant(out: Path, kind: str, recipe: Recipe, seed: int, spec: EnvSpec) -> None:
@@ -110,12 +131,14 @@ def occupied(
         return None
     if problems:
         found = f"{manifest.kind} of {manifest.recipe}, seed {manifest.seed}, {manifest.status}"
+        hint = "choose another folder with --out"
+        if _trains_longer(out, manifest, kind, recipe, seed, spec):
+            hint += f"; or train this one for longer: {command} --resume"
         return RunExistsError(
-            "\n".join([f"{out}: holds another run ({found}); nothing in it was touched", *problems]),
-            "choose another folder with --out",
+            "\n".join([f"{out}: holds another run ({found}); nothing in it was touched", *problems]), hint
         )
     if manifest.status == "complete":
-        return _complete(out)
+        return _complete(out, kind)
     reached = f"{manifest.status}, {progress_of(manifest.counters)}"
     return RunExistsError(
         f"{out}: this run was begun before and is not finished ({reached}); nothing in it was touched",
@@ -131,10 +154,11 @@ def progress_of(counters: Mapping[str, float]) -> str:
     return "before its first checkpoint"
 
 
-def _complete(out: Path) -> RunExistsError:
+def _complete(out: Path, kind: str) -> RunExistsError:
     return RunExistsError(
         f"{out}: this run is complete; nothing is left to do, and nothing in it was touched",
-        f"marl-sale runs show {out} shows it; choose another folder with --out to make it again",
+        f"marl-sale runs show {out} shows it; choose another folder with --out to make it again"
+        + (", or train for longer: a larger train.env_steps and --resume" if kind == "agent" else ""),
     )
 
 

@@ -55,7 +55,7 @@ def test_a_finished_run_reads_back(start: Start, tmp_path: Path) -> None:
     assert manifest.counters == {"env_steps": 5, "seconds": 1.5}
     assert manifest.inputs == (given,)
     assert manifest.notes == ("a\nnote",)
-    assert manifest.versions["torch"] == torch.__version__
+    assert torch.__version__.startswith(manifest.versions["torch"])  # of a CUDA build without its +cu…
     assert artifact.config_text == "algorithm: mmsa\n"
     assert (artifact.path / "command.txt").read_text() == "marl-sale train lbf/5x5-2p-1f-coop\n"
     assert artifact.rows("metrics/train") == [{"env_steps": 5, "loss": 0.1}]

@@ -81,7 +81,7 @@ def test_a_complete_run_is_complete(resume: bool, agent: Path, short_recipe: Rec
     what, hint = said(RunExistsError, short_recipe(), agent, seed=0, resume=resume)
     assert "this run is complete; nothing is left to do" in what
     assert f"marl-sale runs show {agent}" in hint
-    assert "--resume" not in hint
+    assert "train for longer: a larger train.env_steps and --resume" in hint
 
 
 def test_there_is_nothing_to_go_on_with(short_recipe: Recipes, tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 import itertools
 import os
+import shutil
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from marl_sale.algorithms._load import build
+from marl_sale.artifacts import _fs
 from marl_sale.artifacts.reader import Artifact
 from marl_sale.config.recipe import Recipe
 from marl_sale.data.batch import Batch
@@ -209,6 +211,80 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
     assert opened(whole).checkpoints() == opened(parts).checkpoints()
     assert result.status == opened(parts).manifest.status == "complete"
     assert opened(parts).manifest.notes == ()  # that it was stopped is no longer true
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize("stopped_at", [None, 30], ids=["finished", "interrupted"])
+def test_a_run_can_be_trained_for_longer(
+    stopped_at: int | None, short_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    """As if it had been asked for that in the beginning, but for the evaluation where it ended at first."""
+    first, longer = short_recipe(), short_recipe(changes=["train.env_steps=250"])
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(longer, whole)
+    if stopped_at is None:
+        run(first, parts)
+    else:
+        with pytest.raises(StoppedError):
+            run(first, parts, observer=Stop(stopped_at))
+    ended_at = opened(parts).manifest.counters["env_steps"]
+    result = run(longer, parts, resume=True)
+    assert result.metrics["env_steps"] > 250 > ended_at
+    assert same_weights(whole, parts)
+    again = [row for row in rows(parts, "evaluation") if row["env_steps"] != ended_at]
+    assert again == [row for row in rows(whole, "evaluation") if row["env_steps"] != ended_at]
+    ours, theirs = opened(parts), opened(whole)
+    assert ours.config_text == theirs.config_text
+    assert (ours.manifest.fingerprint, ours.manifest.overrides) == (
+        theirs.manifest.fingerprint,
+        theirs.manifest.overrides,
+    )
+    assert ours.verify() == []
+
+
+def test_a_crash_where_a_run_becomes_a_longer_one_loses_nothing(
+    short_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, longer = short_recipe("qmix"), short_recipe("qmix", changes=["train.env_steps=250"])
+    run(longer, tmp_path / "whole")
+    run(first, tmp_path / "first")
+    write, crashes = _fs.write, 0
+    for calls in range(100):
+        out, left = tmp_path / f"crash {calls}", iter(range(calls))
+        shutil.copytree(tmp_path / "first", out)
+
+        def crash(path: Path, data: bytes, left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise KeyError("killed")
+            write(path, data)
+
+        monkeypatch.setattr(_fs, "write", crash)
+        try:
+            with pytest.raises(KeyError, match="killed"):
+                run(longer, out, resume=True, observer=Stop(0))
+        except StoppedError:
+            break
+        finally:
+            monkeypatch.undo()
+        crashes += 1
+        run(longer, out, resume=True)
+        assert same_weights(tmp_path / "whole", out)
+        assert opened(out).config_text == opened(tmp_path / "whole").config_text
+        assert opened(out).verify() == []
+    assert crashes > 4
+
+
+def test_a_run_is_not_made_shorter_nor_otherwise_different(
+    agent: Path, short_recipe: Callable[..., Recipe]
+) -> None:
+    shorter = short_recipe(changes=["train.env_steps=100"])
+    other = short_recipe(changes=["train.env_steps=250", "discount=0.5"])
+    for recipe, named in ((shorter, "train.env_steps"), (other, "discount")):
+        with pytest.raises(ArtifactError, match=named):
+            run(recipe, agent, seed=0, resume=True)
+    with pytest.raises(RunExistsError) as error:
+        run(short_recipe(changes=["train.env_steps=250"]), agent, seed=0)
+    assert "train this one for longer" in error.value.hint
 
 
 def test_a_crash_loses_only_what_came_after_the_last_checkpoint(

@@ -75,8 +75,8 @@ def train(
     Without a pre-trained world model, it is learned jointly from the start. With --resume and a larger
     train.env_steps, a finished agent is trained for longer.
 
-    Reads: a recipe; with --world-model a world-model artifact of the same task; with --resume the agent artifact
-    in the output folder.
+    Reads: a recipe; with --world-model a world-model artifact of the same task; with --resume the agent
+    artifact in the output folder.
 
     Writes: an agent artifact, for `marl-sale eval` and `marl-sale plot`, with its latest and best checkpoints
     and its learning curves; by default in results/RECIPE/train/.

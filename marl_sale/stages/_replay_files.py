@@ -40,6 +40,11 @@ class ReplayFiles:
         """Files that the latest checkpoint needs."""
         return {segment.name for segment in self.segments}
 
+    @property
+    def _saved(self) -> int:
+        """Number of the first episode that is not saved yet."""
+        return self.segments[-1].first + self.segments[-1].count if self.segments else 0
+
     def save(self, replay: Replay | None, *, drop: bool = True) -> list[dict[str, Any]]:
         """Write the episodes added since the last call (None: no more are); returns what a checkpoint lists.
 
@@ -50,8 +55,7 @@ class ReplayFiles:
         return [asdict(segment) for segment in self.segments]
 
     def _add(self, replay: Replay, drop: bool) -> None:
-        saved = self.segments[-1].first + self.segments[-1].count if self.segments else 0
-        first = max(saved, replay.added - replay.capacity)
+        first = max(self._saved, replay.added - replay.capacity)
         if count := replay.added - first:
             new = Segment(first, count, "")
             sha256 = write_tensors(self.folder / new.name, replay.newest(count).to_tensors())
@@ -62,9 +66,12 @@ class ReplayFiles:
 
     def load(self, replay: Replay) -> None:
         """Fill an empty replay."""
-        if self.segments:
-            replay.added = self.segments[0].first
+        oldest = self._saved - replay.capacity
         for segment in self.segments:
+            if segment.first + segment.count <= oldest:
+                continue  # the checkpoint before needs it
+            # Where more episodes came between two checkpoints than the replay holds, some were never saved.
+            replay.added = segment.first
             name = f"{self.folder.name}/{segment.name}"  # below the run: no part of it may be a link
             tensors = load_tensors(self.folder.parent, name, sha256=segment.sha256)
             replay.add(Episodes.from_tensors(replay.spec, tensors))

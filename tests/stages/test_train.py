@@ -176,12 +176,20 @@ def test_rewards_are_scaled_for_learning_alone(
 
 
 CHUNKS = ("replay.chunk_length=3", "replay.burn_in=2")
+SMALL_REPLAY = ("replay.capacity_episodes=5", "train.checkpoint_period=1000")
+"""Of fewer episodes than are played between two checkpoints."""
 
 
 @pytest.mark.pipeline
 @pytest.mark.parametrize(
     ("overlays", "stops", "changes"),
-    [((), (30,), ()), ((), (70, 110), ()), (("qmix",), (90,), ()), ((), (90,), CHUNKS)],
+    [
+        ((), (30,), ()),
+        ((), (70, 110), ()),
+        (("qmix",), (90,), ()),
+        ((), (90,), CHUNKS),
+        (("qmix",), (40, 100), SMALL_REPLAY),
+    ],
     ids=str,
 )
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(

@@ -72,8 +72,8 @@ def train(
 ) -> None:
     """Train agents.
 
-    Without a pre-trained world model, it is learned jointly from the start. With --resume and a larger
-    train.env_steps, a finished agent is trained for longer.
+    Without a pre-trained world model, it is learned jointly from the start. With --resume, --out and
+    a larger train.env_steps, a finished agent is trained for longer.
 
     Reads: a recipe; with --world-model a world-model artifact of the same task; with --resume the agent
     artifact in the output folder.

@@ -149,6 +149,7 @@ class Run(Writer):
         fingerprint: str | None,
         seed: int,
         env_spec: Mapping[str, Any] | None,
+        recipe: str = "",
         overrides: Sequence[str] = (),
         config_text: str | None = None,
         command: str = "",
@@ -159,7 +160,7 @@ class Run(Writer):
         """Continue the unfinished run in `out` from its latest checkpoint (from nothing where it has none).
 
         `longer_than`: the fingerprint of the run that is there, finished or not, if what is asked for is
-        that run and more; it becomes the one asked for, with its overrides, configuration and command.
+        that run and more; it becomes the one asked for, with its recipe, configuration and command.
         `from_scheduled`: from its latest scheduled one; those after it are deleted.
         Raises ArtifactError with every difference to what is asked, RunExistsError where the run is
         complete, StoppedError where another process holds it.
@@ -196,8 +197,12 @@ class Run(Writer):
                     del checkpoints[step]
             manifest = manifest.changed(status="running", updated=now(), files=files, notes=())
             if longer_than is not None:
-                asked = {"fingerprint": fingerprint, "overrides": tuple(map(plain, overrides))}
-                manifest = manifest.changed(**asked, files={})
+                manifest = manifest.changed(
+                    recipe=plain(recipe),
+                    overrides=tuple(map(plain, overrides)),
+                    fingerprint=fingerprint,
+                    files={},
+                )
             _fs.write(out / MANIFEST, manifest.to_bytes())
             if not manifest.files:  # it has just become a longer one, or a crash came between these two lines
                 manifest = manifest.changed(files=_write_texts(out, command, config_text))

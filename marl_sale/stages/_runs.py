@@ -43,6 +43,7 @@ def begin(
         return Run.resume(
             out,
             kind=kind,
+            recipe=recipe.name,
             overrides=recipe.overrides,
             config_text=recipe.text,
             fingerprint=recipe.fingerprint,

@@ -49,6 +49,10 @@ EVALUATION_COLUMNS = (
     "episode_length",
     "win_rate",
 )
+FROM_NOTHING = (
+    "no --world-model: world model and embeddings start from nothing, and agents may not learn"
+    " (docs/results.md); marl-sale pretrain-wm makes one"
+)
 NOT_SYNC = "played by actors one round behind the weights (--no-sync): not repeatable where it was resumed"
 MOST_FAILED_SAVES = 3
 """In a row, because the disk is full, before a run ends; space may be freed until then."""
@@ -335,6 +339,8 @@ def _run(
         spec = stack.enter_context(closing(evaluation_env)).spec
         algorithm = build(config, spec, seed=seed, device=where)
         inputs = [load_world_model(world_model, algorithm)] if world_model is not None else []
+        if isinstance(algorithm, Mmsa) and algorithm.representation_loss_names and not (inputs or resume):
+            observer.note(FROM_NOTHING)
         if after is None:  # the memory is still taken by the attempt before
             preflight.require("train", preflight.training(algorithm), out, overcommit=allow_overcommit)
         rollouts: Rollouts

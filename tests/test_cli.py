@@ -169,6 +169,9 @@ def test_the_commands_agree_on_default_folders_and_dry_runs(
         (["eval", "gone"], 3, "gone"),
         (["eval", "gone", "--checkpoint", "newest"], 2, "newest"),
         (["eval", "gone", "--render", "film.mp4"], 2, ".gif"),
+        (["eval", "tiny/match", "--random", "--checkpoint", "latest"], 2, "--checkpoint"),
+        (["eval", "tiny/match", "--random", "--device", "cuda"], 2, "--device cuda"),
+        (["eval", "tiny/match", "--random", "--render", "film.mp4"], 2, ".gif"),
         (["plot", "gone"], 3, "gone"),
         (["plot", "full"], 3, "no agent"),
     ],
@@ -190,6 +193,18 @@ def test_what_cannot_be_done_ends_before_anything_is_written(
     assert message in refused.stderr
     assert "Traceback" not in refused.stderr
     assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["full", "precious.txt"]
+
+
+def test_random_play_heeds_backend_and_render(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["lbf/5x5-2p-1f-coop+tiny", "--random", "--episodes", "2", "--backend", "original"]
+    done = run("eval", *options, "--render", "random.gif")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == "results/lbf/5x5-2p-1f-coop+tiny/eval/random-2episodes-bank0-original\n"
+    manifest = Artifact.open(Path(done.stdout.strip()), kind="evaluation").manifest
+    assert (manifest.env_spec or {})["backend"] == "original"
+    assert manifest.overrides == ("env.backend=original",)
+    assert Path("random.gif").is_file()
 
 
 def test_a_plan_looks_at_every_folder_that_would_be_written(tmp_path: Path) -> None:

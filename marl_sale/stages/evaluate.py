@@ -45,8 +45,8 @@ def evaluate_policy(
     """
     for first in range(0, episodes, env.num_envs):
         seeds = evaluation_seeds(first, env.num_envs, bank)
-        random = Exploration.of_episodes(env.spec, 1.0, bank, first, env.num_envs, "evaluation")
-        played = play(env, policy, seeds, random if policy is None else None, clock)
+        random = _random_play(env, bank, first) if policy is None else None
+        played = play(env, policy, seeds, random, clock)
         for i in range(min(env.num_envs, episodes - first)):
             yield EpisodeRow(
                 episode=first + i,
@@ -55,6 +55,11 @@ def evaluate_policy(
                 episode_length=int(played.length[i]),
                 success=bool(played.success[i]) if env.spec.has_success else None,
             )
+
+
+def _random_play(env: VectorEnv, bank: int, first: int) -> Exploration:
+    """What random play does in the episodes from `first` on: the same whenever they are played."""
+    return Exploration.of_episodes(env.spec, 1.0, bank, first, env.num_envs, "evaluation")
 
 
 def summarise(rows: Sequence[EpisodeRow]) -> dict[str, Any]:
@@ -141,9 +146,18 @@ def run(
 
 
 def run_random(
-    recipe: Recipe, out: Path, *, seed: int, observer: Observer, command: str, episodes: int | None = None
+    recipe: Recipe,
+    out: Path,
+    *,
+    seed: int,
+    observer: Observer,
+    command: str,
+    episodes: int | None = None,
+    render: Path | None = None,
 ) -> StageResult:
     """Evaluate random available actions on the task of a recipe: the floor under every result."""
+    if render is not None:
+        require_gif(render)
     env = _make_env(recipe, episodes)
     try:
         return _evaluate(
@@ -158,7 +172,7 @@ def run_random(
             episodes=episodes,
             inputs=[],
             who={"policy": "random"},
-            render=None,
+            render=render,
         )
     finally:
         env.close()
@@ -213,7 +227,8 @@ def _evaluate(
         written.write_json("report", summary)
         counters = {"episodes": len(rows), "env_steps": sum(row.episode_length for row in rows)}
         written.finish("complete", counters=counters)
-    if render is not None and policy is not None:  # last: where nothing can be drawn, the figures are safe
-        render_episode(env, policy, evaluation_seeds(0, env.num_envs, seed), render)
+    if render is not None:  # last: where nothing can be drawn, the figures are safe
+        random = _random_play(env, seed, 0) if policy is None else None
+        render_episode(env, policy, evaluation_seeds(0, env.num_envs, seed), render, random)
         observer.note(f"rendered episode 0 to {render}")
     return StageResult.complete(out, "evaluation", summary)

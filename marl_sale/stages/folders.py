@@ -38,10 +38,11 @@ def default_eval_out(
     return trained.with_name(f"{trained.name}-{checkpoint}-{count}episodes{bank}{played_in}")
 
 
-def default_random_out(recipe: Recipe, seed: int, episodes: int | None) -> Path:
-    """Where random play on a recipe's task goes."""
+def default_random_out(recipe: Recipe, seed: int, episodes: int | None, backend: str | None = None) -> Path:
+    """Where random play on a recipe's task goes; a backend that was asked for is appended."""
     count = episodes or recipe.config.evaluation.episodes
-    return RESULTS / _safe(recipe.name) / "eval" / f"random-{count}episodes-bank{seed}"
+    played_in = f"-{backend}" if backend else ""
+    return RESULTS / _safe(recipe.name) / "eval" / f"random-{count}episodes-bank{seed}{played_in}"
 
 
 def default_plot_out(runs: Iterable[Path], x: str) -> Path:

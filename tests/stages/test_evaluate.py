@@ -114,6 +114,19 @@ def test_rendering(agent: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+def test_random_play_is_drawn_as_it_was_played(short_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    file, out = tmp_path / "random.gif", tmp_path / "random"
+    arguments: dict[str, Any] = {"seed": 0, "observer": Silent(), "command": "test"}
+    recipe = short_recipe("masked", changes=["env.task=match-3"])
+    evaluate.run_random(recipe, out, **arguments, episodes=2, render=file)
+    length = Artifact.open(out, kind="evaluation").rows("episodes")[0]["episode_length"]
+    with Image.open(file) as picture:  # the step is in the picture, so no two frames are equal
+        assert picture.n_frames == length + 1  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match=r"random\.png"):
+        evaluate.run_random(recipe, tmp_path / "other", **arguments, render=tmp_path / "random.png")
+    assert not (tmp_path / "other").exists()
+
+
 def test_random_play_as_an_artifact(short_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     result = evaluate.run_random(
         short_recipe(), tmp_path / "random", seed=0, observer=Silent(), command="test", episodes=9

@@ -57,6 +57,11 @@ def test_an_evaluation_s_folder_says_what_was_evaluated(recipe: Recipe, tmp_path
     assert folders.default_eval_out(agent, 0, "best", 50).parent == Path("results/tiny/match+tiny/eval")
 
 
+def test_the_folder_of_random_play_names_a_backend_that_was_asked_for(recipe: Recipe) -> None:
+    assert folders.default_random_out(recipe, 0, 9).name == "random-9episodes-bank0"
+    assert folders.default_random_out(recipe, 0, 9, "original").name == "random-9episodes-bank0-original"
+
+
 def test_a_plot_s_folder_depends_on_the_runs_and_not_on_their_order(recipe: Recipe, tmp_path: Path) -> None:
     a, b = make(tmp_path / "a", "agent", recipe), make(tmp_path / "b", "agent", recipe)
     both = folders.default_plot_out([a, b], "env_steps")

@@ -112,7 +112,7 @@ def evaluate(
         recipe = resolve(agent, None if backend is None else [f"env.backend={backend}"], quiet=quiet)
         folder = out or folders.default_random_out(recipe, seed, episodes, backend)
         if dry_run:
-            planned = plan.evaluate_random(recipe, folder, episodes=episodes)
+            planned = plan.evaluate_random(recipe, folder, seed=seed, episodes=episodes)
             deliver(planned, as_json=as_json, quiet=quiet)
             return
         with observing(folder, quiet=quiet) as observer:
@@ -129,13 +129,15 @@ def evaluate(
         return
     if not agent:
         raise UsageError("AGENT is empty: the command that should have printed its path did not finish")
-    path, checkpoint = Path(agent), checkpoint or "latest"
+    path = Path(agent)
     if expect_sha256 is not None:
         require_digest(path, expect_sha256)
-    folder = out or folders.default_eval_out(path, seed, checkpoint, episodes, backend)
+    artifact, chosen, _ = stage.open_agent(path, checkpoint or "latest", backend)
+    step = str(chosen.step)  # by its number from here on: an agent that trains on may save a later one
+    folder = out or folders.default_eval_out(artifact, chosen.step, seed, episodes, backend)
     if dry_run:
         planned = plan.evaluate(
-            path, folder, device=device, episodes=episodes, checkpoint=checkpoint, backend=backend
+            path, folder, seed=seed, device=device, episodes=episodes, checkpoint=step, backend=backend
         )
         deliver(planned, as_json=as_json, quiet=quiet)
         return
@@ -148,7 +150,7 @@ def evaluate(
             observer=observer,
             command=command_line(),
             episodes=episodes,
-            checkpoint=checkpoint,
+            checkpoint=step,
             backend=backend,
             render=render,
         )

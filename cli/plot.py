@@ -46,9 +46,9 @@ def plot(
     from marl_sale.stages import plot as stage
 
     found = folders.runs_below(runs)
-    folder = out or folders.default_plot_out(found, x)
+    folder = out or folders.default_plot_out(found, x, seed)
     if dry_run:
-        deliver(plan.plot(found, folder), as_json=as_json, quiet=quiet)
+        deliver(plan.plot(found, folder, seed=seed, x=x), as_json=as_json, quiet=quiet)
         return
     with observing(folder, quiet=quiet) as observer:
         result = stage.run(found, folder, seed=seed, observer=observer, command=command_line(), x=x)

@@ -143,13 +143,26 @@ def test_the_commands_agree_on_default_folders_and_dry_runs(
         refused = run("train", *options, "--seed", "4", "--dry-run", *resume)
         assert (refused.exit_code, refused.stdout) == (4, "")
 
+    best = Artifact.open(agent, kind="agent").checkpoint("best").step
+    name = f"seed4-{folder}-{Artifact.open(agent, kind='agent').manifest.id[6:]}-{best}steps-4episodes"
+    planned = json.loads(run("eval", str(agent), "--checkpoint", "best", "--dry-run", "--json").stdout)
     evaluated = run("eval", str(agent), "--checkpoint", "best", "--quiet")
-    assert evaluated.stdout == f"results/tiny/match+tiny+qmix/eval/seed4-{folder}-best-4episodes\n"
+    assert evaluated.stdout == f"results/tiny/match+tiny+qmix/eval/{name}\n"
+    assert planned["artifact"] == evaluated.stdout.strip()
     assert evaluated.stderr == ""
     first = run("plot", "results")
     assert first.stdout.startswith("results/plots/")
-    assert run("plot", "results").exit_code == 4
+    same = [(["eval", str(agent), "--checkpoint", "best"], "evaluation"), (["plot", "results"], "report")]
+    for again, kind in same:
+        refused = run(*again)
+        assert refused.exit_code == 4
+        assert f"this {kind} was made before ({kind}-" in refused.stderr
+        assert "complete); nothing in it was touched" in refused.stderr
     assert run("plot", "results", "--x", "seconds").stdout != first.stdout
+    longer = [*options, "--set", "train.env_steps=600", "--seed", "4", "--resume", "--out", str(agent)]
+    assert run("train", *longer).exit_code == 0
+    for again in (["eval", str(agent)], ["plot", str(agent)], ["plot", "results"]):
+        assert run(*again).exit_code == 0, again
 
 
 @pytest.mark.parametrize(
@@ -200,7 +213,8 @@ def test_random_play_heeds_backend_and_render(tmp_path: Path, monkeypatch: pytes
     options = ["lbf/5x5-2p-1f-coop+tiny", "--random", "--episodes", "2", "--backend", "original"]
     done = run("eval", *options, "--render", "random.gif")
     assert done.exit_code == 0, done.stderr
-    assert done.stdout == "results/lbf/5x5-2p-1f-coop+tiny/eval/random-2episodes-bank0-original\n"
+    name = f"random-{load_recipe(options[0], ['env.backend=original']).fingerprint[:8]}"
+    assert done.stdout == f"results/lbf/5x5-2p-1f-coop+tiny/eval/{name}-2episodes-bank0-original\n"
     manifest = Artifact.open(Path(done.stdout.strip()), kind="evaluation").manifest
     assert (manifest.env_spec or {})["backend"] == "original"
     assert manifest.overrides == ("env.backend=original",)

@@ -9,9 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from marl_sale.analysis.statistics import mean_interval, wilson_interval
-from marl_sale.artifacts.manifest import Input
 from marl_sale.artifacts.reader import Artifact, Checkpoint
-from marl_sale.artifacts.store import Run
 from marl_sale.config.recipe import Recipe
 from marl_sale.data.collect import Clock, Exploration, Policy, play
 from marl_sale.envs._load import make_env
@@ -21,6 +19,7 @@ from marl_sale.seeding import evaluation_seeds
 from marl_sale.spec import VectorEnv
 from marl_sale.stages._artifacts import as_artifact_error, load_policy, recipe_of, require_same_task
 from marl_sale.stages._machine import choose_device
+from marl_sale.stages._occupied import Asked, create
 from marl_sale.stages._render import render_episode, require_gif
 from marl_sale.stages.result import StageResult
 
@@ -99,6 +98,18 @@ def open_agent(
     return artifact, chosen, recipe_of(artifact, *changes)
 
 
+def asked_for(
+    recipe: Recipe, seed: int, episodes: int | None, agent: tuple[Artifact, Checkpoint] | None
+) -> Asked:
+    """The evaluation of an agent in the task of `recipe`, or (None) of random play."""
+    count = episodes or recipe.config.evaluation.episodes
+    if agent is None:
+        return Asked("evaluation", seed, recipe.fingerprint, [], {"policy": "random", "episodes": count})
+    artifact, chosen = agent
+    facts = {"policy": "agent", "checkpoint": chosen.step, "episodes": count}
+    return Asked("evaluation", seed, recipe.fingerprint, [artifact.as_input("agent")], facts)
+
+
 def run(
     agent: Path,
     out: Path,
@@ -132,13 +143,11 @@ def run(
             policy,
             recipe,
             out,
-            seed=seed,
+            asked_for(recipe, seed, episodes, (artifact, chosen)),
             device=str(where),
             observer=observer,
             command=command,
-            episodes=episodes,
-            inputs=[artifact.as_input("agent")],
-            who={"policy": "agent", "checkpoint": chosen.step, "agent_seed": artifact.manifest.seed},
+            who={"agent_seed": artifact.manifest.seed},
             render=render,
         )
     finally:
@@ -165,13 +174,11 @@ def run_random(
             None,
             recipe,
             out,
-            seed=seed,
+            asked_for(recipe, seed, episodes, None),
             device="cpu",
             observer=observer,
             command=command,
-            episodes=episodes,
-            inputs=[],
-            who={"policy": "random"},
+            who={},
             render=render,
         )
     finally:
@@ -188,28 +195,23 @@ def _evaluate(
     policy: Policy | None,
     recipe: Recipe,
     out: Path,
+    asked: Asked,
     *,
-    seed: int,
     device: str,
     observer: Observer,
     command: str,
-    episodes: int | None,
-    inputs: Sequence[Input],
     who: Mapping[str, Any],
     render: Path | None,
 ) -> StageResult:
     """Play, and write the evaluation artifact."""
-    count = episodes or recipe.config.evaluation.episodes
-    with Run.create(
+    seed, count = asked.seed, asked.facts["episodes"]
+    with create(
         out,
-        kind="evaluation",
+        asked,
         recipe=recipe.name,
         overrides=recipe.overrides,
         config_text=recipe.text,
-        fingerprint=recipe.fingerprint,
-        seed=seed,
         env_spec=env.spec.to_dict(),
-        inputs=inputs,
         command=command,
         device=device,
     ) as written:
@@ -223,7 +225,7 @@ def _evaluate(
                 observer.progress(len(rows), {"episode_return": row.episode_return})
         finally:
             observer.finish()
-        summary = {**summarise(rows), "rounds_replayed": clock.replayed, **who, "bank": seed}
+        summary = {**summarise(rows), "rounds_replayed": clock.replayed, **asked.facts, **who, "bank": seed}
         written.write_json("report", summary)
         counters = {"episodes": len(rows), "env_steps": sum(row.episode_length for row in rows)}
         written.finish("complete", counters=counters)

@@ -9,10 +9,10 @@ from marl_sale.analysis import figures, tables
 from marl_sale.analysis.curves import aggregate
 from marl_sale.analysis.figures import Line, Panel, XAxis
 from marl_sale.analysis.runs import EvaluationRun, Group, Task, TrainingRun, group, read
-from marl_sale.artifacts.store import Run
 from marl_sale.errors import UsageError
 from marl_sale.observer import Observer
 from marl_sale.seeding import numpy_generator
+from marl_sale.stages._occupied import Asked, create
 from marl_sale.stages.result import StageResult
 
 Quantity = Literal["episode_return", "win_rate", "losses"]
@@ -46,19 +46,16 @@ def run(
     groups = group(agents)
     notes = list(_notes(groups, evaluations))
     drawings = [drawing for quantity in quantities for drawing in _drawings(groups, quantity, x, seed)]
-    sources: list[TrainingRun | EvaluationRun] = [*agents, *evaluations]
-    recipes = sorted({run.recipe for run in sources})
+    asked = asked_for(agents, evaluations, seed, x)
+    recipes = sorted({run.recipe for run in agents} | {run.recipe for run in evaluations})
     ids = [run.id for member in groups for run in member.runs]
-    with Run.create(
+    with create(
         out,
-        kind="report",
+        asked,
         recipe=", ".join(recipes),
         overrides=(),
         config_text=None,
-        fingerprint=None,
-        seed=seed,
         env_spec=None,
-        inputs=[run.as_input for run in sources],
         command=command,
         device="cpu",
     ) as report:
@@ -77,7 +74,7 @@ def run(
         finally:
             observer.finish()
         content = tables.report(groups, evaluations, numpy_generator(seed, "table"))
-        report.write_json("report.json", {"x": x, "notes": notes, **content})
+        report.write_json("report.json", {**asked.facts, "notes": notes, **content})
         report.write_text("table.md", tables.markdown(content, notes))
         counters = {"runs": len(agents), "evaluations": len(evaluations), "figures": len(drawings)}
         report.finish("complete", counters=counters, notes=notes)
@@ -91,6 +88,15 @@ def run(
             "notes": notes,
         },
     )
+
+
+def asked_for(
+    agents: Sequence[TrainingRun], evaluations: Sequence[EvaluationRun], seed: int, x: XAxis
+) -> Asked:
+    """The report on these runs as they are now; of one under way the rows tell more than its manifest."""
+    rows = sum(len(run.train) + len(run.evaluation) for run in agents)
+    inputs = [*(run.as_input for run in agents), *(run.as_input for run in evaluations)]
+    return Asked("report", seed, None, inputs, {"x": x, "rows": rows})
 
 
 _Drawing = tuple[str, str, int, list[Panel]]

@@ -221,6 +221,32 @@ def test_random_play_heeds_backend_and_render(tmp_path: Path, monkeypatch: pytes
     assert Path("random.gif").is_file()
 
 
+@pytest.mark.pipeline
+def test_a_folder_with_a_failed_agent_and_half_an_evaluation_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed in "01":
+        options = ["--seed", seed, "--set", "train.env_steps=300", "--out", f"study/{seed}"]
+        assert run("train", "tiny/match+tiny+qmix", *options).exit_code == 0
+    assert run("eval", "study/0", "--out", "study/test").exit_code == 0
+    for folder, status in (("study/1", "failed"), ("study/test", "interrupted")):
+        manifest = Path(folder, "manifest.json")
+        manifest.write_text(manifest.read_text().replace('"status": "complete"', f'"status": "{status}"'))
+    planned = json.loads(run("plot", "study", "--dry-run", "--json").stdout)
+    drawn = run("plot", "study", "--out", "figures")
+    assert drawn.exit_code == 0, drawn.stderr
+    assert "1 of 2 seeds failed" in drawn.stderr
+    assert "is not finished (interrupted): left out" in drawn.stderr
+    assert planned["metrics"]["left_out"][0] in drawn.stderr
+    assert "| 2 (1 failed) |" in Path("figures/table.md").read_text()
+    assert run("plot", "study/1", "--out", "one").exit_code == 0
+    assert run("plot", "study/0", "study/test").exit_code == 3
+    tested = run("eval", "study/1", "--out", "tested")
+    assert tested.exit_code == 0, tested.stderr
+    assert "was not complete (failed) when its checkpoint at" in tested.stderr
+
+
 def test_a_plan_looks_at_every_folder_that_would_be_written(tmp_path: Path) -> None:
     full = tmp_path / "full"
     full.mkdir()

@@ -4,11 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from marl_sale.analysis.statistics import mean_interval, wilson_interval
+from marl_sale.artifacts.manifest import Status
 from marl_sale.artifacts.reader import Artifact, Checkpoint
 from marl_sale.config.recipe import Recipe
 from marl_sale.data.collect import Clock, Exploration, Policy, play
@@ -80,11 +81,11 @@ def summarise(rows: Sequence[EpisodeRow]) -> dict[str, Any]:
 def open_agent(
     agent: Path, checkpoint: str, backend: str | None = None
 ) -> tuple[Artifact, Checkpoint, Recipe]:
-    """An agent artifact, finished or not, the checkpoint asked for, and its recipe (with another backend).
+    """An agent artifact, however it ended, the checkpoint asked for, and its recipe (with another backend).
 
     Raises ArtifactError, or UsageError for a checkpoint that is neither latest nor best nor a step.
     """
-    artifact = Artifact.open(agent, kind="agent", status=("complete", "interrupted", "running"))
+    artifact = Artifact.open(agent, kind="agent", status=get_args(Status))
     which: Literal["latest", "best"] | int
     match checkpoint:
         case "latest" | "best":
@@ -148,10 +149,20 @@ def run(
             observer=observer,
             command=command,
             who={"agent_seed": artifact.manifest.seed},
+            notes=list(_notes(artifact, chosen)),
             render=render,
         )
     finally:
         env.close()
+
+
+def _notes(artifact: Artifact, chosen: Checkpoint) -> Iterator[str]:
+    """How the agent stood, where it was not complete: its checkpoints are whole all the same."""
+    manifest = artifact.manifest
+    if manifest.status != "complete":
+        where = f"its checkpoint at {chosen.step:,} env steps was tested"
+        why = " ".join(" ".join(manifest.notes).split())
+        yield f"{manifest.id} was not complete ({manifest.status}) when {where}" + (f": {why}" if why else "")
 
 
 def run_random(
@@ -201,6 +212,7 @@ def _evaluate(
     observer: Observer,
     command: str,
     who: Mapping[str, Any],
+    notes: Sequence[str] = (),
     render: Path | None,
 ) -> StageResult:
     """Play, and write the evaluation artifact."""
@@ -228,7 +240,9 @@ def _evaluate(
         summary = {**summarise(rows), "rounds_replayed": clock.replayed, **asked.facts, **who, "bank": seed}
         written.write_json("report", summary)
         counters = {"episodes": len(rows), "env_steps": sum(row.episode_length for row in rows)}
-        written.finish("complete", counters=counters)
+        written.finish("complete", counters=counters, notes=notes)
+    for note in notes:
+        observer.note(note)
     if render is not None:  # last: where nothing can be drawn, the figures are safe
         random = _random_play(env, seed, 0) if policy is None else None
         render_episode(env, policy, evaluation_seeds(0, env.num_envs, seed), render, random)

@@ -63,23 +63,29 @@ def _state(run: Path) -> str:
     return " ".join([digest, *(str(file.stat().st_size) for file in rows)])
 
 
-def runs_below(paths: Sequence[Path]) -> list[Path]:
-    """The agents and evaluations named, or at any depth below a folder named; each once, in the order given.
+def runs_below(paths: Sequence[Path]) -> tuple[list[Path], set[Path]]:
+    """The agents and evaluations named, or at any depth below a folder named, each once, in the order given;
+    and which of them were not named.
 
     An artifact named itself is taken whatever it is: its reader says what is wrong with it. Raises
     ArtifactError for a folder without any, or with a damaged artifact.
     """
     found: dict[Path, None] = {}
+    named: set[Path] = set()
     for path in paths:
         below = list(find_artifacts(path))
-        runs = below if below == [path] else [run for run in below if read_manifest(run)[0].kind in PLOTTED]
+        if below == [path]:
+            runs = below
+            named.add(path)
+        else:
+            runs = [run for run in below if read_manifest(run)[0].kind in PLOTTED]
         if not runs:
             raise ArtifactError(
                 f"{path}: no agent or evaluation here or below",
                 "marl-sale train makes one; marl-sale runs ls shows the artifacts there are",
             )
         found.update(dict.fromkeys(runs))
-    return list(found)
+    return list(found), found.keys() - named
 
 
 def finished_seconds(recipe: Recipe, stage: str, kind: str) -> float | None:

@@ -5,7 +5,7 @@ nothing. Counts that depend on how long episodes turn out to be are bounds, and 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,16 +171,18 @@ def evaluate_random(recipe: Recipe, out: Path, *, seed: int, episodes: int | Non
     return _plan(out, "evaluation", spec, episodes=count, env_steps_at_most=count * spec.episode_limit)
 
 
-def plot(runs: Sequence[Path], out: Path, *, seed: int, x: XAxis) -> StageResult:
+def plot(
+    runs: Sequence[Path], out: Path, *, seed: int, x: XAxis, below: Collection[Path] = ()
+) -> StageResult:
     """Plan of `plot`."""
-    agents, evaluations = analysis.read(runs)
+    agents, evaluations, left_out = analysis.read(runs, below=below)
     groups = analysis.group(agents)
     _occupied.require_vacant(out, plot_stage.asked_for(agents, evaluations, seed, x))
     lines = [
         f"{group.task.name}: {group.label}, seeds {', '.join(str(run.seed) for run in group.runs)}"
         for group in groups
     ]
-    counts = {"runs": len(agents), "evaluations": len(evaluations), "groups": lines}
+    counts = {"runs": len(agents), "evaluations": len(evaluations), "groups": lines, "left_out": left_out}
     return StageResult(out, "report", "dry-run", counts)
 
 

@@ -12,7 +12,7 @@ from marl_sale.analysis.statistics import wilson_interval
 from marl_sale.artifacts.reader import Artifact
 from marl_sale.config.recipe import Recipe, load_recipe
 from marl_sale.envs._load import make_env
-from marl_sale.errors import ArtifactError, UsageError
+from marl_sale.errors import ArtifactError, DiskFullError, UsageError
 from marl_sale.observer import Silent
 from marl_sale.seeding import evaluation_seeds
 from marl_sale.stages import evaluate, train
@@ -136,6 +136,48 @@ def test_random_play_as_an_artifact(short_recipe: Callable[..., Recipe], tmp_pat
     assert artifact.json("report")["policy"] == "random"
     assert result.metrics["episodes"] == 9
     assert not artifact.manifest.inputs
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+class FullDisk(Silent):
+    """Fails a training that has saved something."""
+
+    def __init__(self, agent: Path) -> None:
+        self.agent = agent
+
+    def progress(self, done: int, figures: object) -> None:
+        if list((self.agent / "checkpoints").glob("0*")):
+            raise DiskFullError("no space\nleft")
+
+
+def test_a_failed_agent_is_tested_at_its_checkpoint_with_a_note(
+    short_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    agent, out, heard = tmp_path / "agent", tmp_path / "evaluation", Heard()
+    with pytest.raises(DiskFullError):
+        train.run(short_recipe("vdn"), agent, seed=0, device="cpu", observer=FullDisk(agent), command="test")
+    failed = Artifact.open(agent, kind="agent", status=("failed",))
+    result = run(agent, out, episodes=2, observer=heard)
+    step = failed.checkpoint("latest").step
+    assert result.metrics["checkpoint"] == step
+    (note,) = Artifact.open(out, kind="evaluation").manifest.notes
+    assert note == (
+        f"{failed.manifest.id} was not complete (failed) when its checkpoint at {step:,} env steps "
+        "was tested: DiskFullError: no space left"
+    )
+    assert heard.notes == [note]
+
+
+def test_a_complete_agent_needs_no_note(agent: Path, tmp_path: Path) -> None:
+    run(agent, tmp_path / "evaluation", episodes=2)
+    assert Artifact.open(tmp_path / "evaluation", kind="evaluation").manifest.notes == ()
 
 
 def test_a_world_model_is_no_agent(world_model: Path, tmp_path: Path) -> None:

@@ -98,8 +98,9 @@ def test_a_plot_s_folder_changes_as_a_run_goes_on(recipe: Recipe, tmp_path: Path
 def test_runs_below_takes_agents_and_evaluations_once(recipe: Recipe, tmp_path: Path) -> None:
     kinds = ("agent", "evaluation", "world-model", "report")
     agent, evaluation, world_model, _ = (make(tmp_path / "all" / kind, kind, recipe) for kind in kinds)
-    assert folders.runs_below([tmp_path / "all", agent]) == [agent, evaluation]
-    assert folders.runs_below([world_model]) == [world_model]
+    assert folders.runs_below([tmp_path / "all", agent]) == ([agent, evaluation], {evaluation})
+    assert folders.runs_below([tmp_path / "all"]) == ([agent, evaluation], {agent, evaluation})
+    assert folders.runs_below([world_model]) == ([world_model], set())
     (tmp_path / "none").mkdir()
     with pytest.raises(ArtifactError, match="none: no agent"):
         folders.runs_below([tmp_path / "none"])

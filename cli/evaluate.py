@@ -11,8 +11,8 @@ from ._options import Debug, Device, DryRun, ExpectSha256, Json, Out, Quiet, See
 from ._recipe import resolve
 
 
-def _checkpoint(value: str) -> str:
-    if value not in ("latest", "best") and not value.isdecimal():
+def _checkpoint(value: str | None) -> str | None:
+    if value is not None and value not in ("latest", "best") and not value.isdecimal():
         raise typer.BadParameter(f"{value!r} is neither latest nor best nor a step.")
     return value
 
@@ -43,19 +43,20 @@ def evaluate(
         ),
     ] = None,
     checkpoint: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--checkpoint",
             callback=_checkpoint,
             metavar="latest|best|STEP",
-            help="Which of the agent's checkpoints.",
+            help="Which of the agent's checkpoints. Default: latest.",
+            show_default=False,
         ),
-    ] = "latest",
+    ] = None,
     backend: Annotated[
         Literal["native", "original"] | None,
         typer.Option(
             "--backend",
-            help="Play in this backend of the task. Default: the one the agent was trained in.",
+            help="Play in this backend of the task. Default: that of the agent or the recipe.",
             show_default=False,
         ),
     ] = None,
@@ -69,7 +70,12 @@ def evaluate(
         ),
     ] = None,
     random: Annotated[
-        bool, typer.Option("--random", help="Play random available actions on the task of a recipe.")
+        bool,
+        typer.Option(
+            "--random",
+            help="Play random available actions on the task of a recipe. Not with --checkpoint,"
+            " --expect-sha256 or --device cuda, which are about an agent.",
+        ),
     ] = False,
     expect_sha256: ExpectSha256 = None,
     out: Out = None,
@@ -99,15 +105,25 @@ def evaluate(
     if random:
         if expect_sha256 is not None:
             raise UsageError("--expect-sha256 says which agent is meant, and --random plays none")
-        recipe = resolve(agent, None, quiet=quiet)
-        folder = out or folders.default_random_out(recipe, seed, episodes)
+        if checkpoint is not None:
+            raise UsageError("--checkpoint says which weights of an agent play, and --random plays none")
+        if device == "cuda":
+            raise UsageError("--device cuda is for the network of an agent, and --random plays none")
+        recipe = resolve(agent, None if backend is None else [f"env.backend={backend}"], quiet=quiet)
+        folder = out or folders.default_random_out(recipe, seed, episodes, backend)
         if dry_run:
-            planned = plan.evaluate_random(recipe, folder, episodes=episodes)
+            planned = plan.evaluate_random(recipe, folder, seed=seed, episodes=episodes)
             deliver(planned, as_json=as_json, quiet=quiet)
             return
         with observing(folder, quiet=quiet) as observer:
             result = stage.run_random(
-                recipe, folder, seed=seed, observer=observer, command=command_line(), episodes=episodes
+                recipe,
+                folder,
+                seed=seed,
+                observer=observer,
+                command=command_line(),
+                episodes=episodes,
+                render=render,
             )
         deliver(result, as_json=as_json, quiet=quiet)
         return
@@ -116,10 +132,12 @@ def evaluate(
     path = Path(agent)
     if expect_sha256 is not None:
         require_digest(path, expect_sha256)
-    folder = out or folders.default_eval_out(path, seed, checkpoint, episodes, backend)
+    artifact, chosen, _ = stage.open_agent(path, checkpoint or "latest", backend)
+    step = str(chosen.step)  # by its number from here on: an agent that trains on may save a later one
+    folder = out or folders.default_eval_out(artifact, chosen.step, seed, episodes, backend)
     if dry_run:
         planned = plan.evaluate(
-            path, folder, device=device, episodes=episodes, checkpoint=checkpoint, backend=backend
+            path, folder, seed=seed, device=device, episodes=episodes, checkpoint=step, backend=backend
         )
         deliver(planned, as_json=as_json, quiet=quiet)
         return
@@ -132,7 +150,7 @@ def evaluate(
             observer=observer,
             command=command_line(),
             episodes=episodes,
-            checkpoint=checkpoint,
+            checkpoint=step,
             backend=backend,
             render=render,
         )

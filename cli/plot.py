@@ -33,7 +33,8 @@ def plot(
 ) -> None:
     """Draw the learning curves of runs.
 
-    One line per recipe: the interquartile mean over its seeds, with a bootstrap band.
+    One line per recipe: the interquartile mean over its seeds, with a bootstrap band. Seeds that failed
+    are drawn to their last row, and counted. In folders, evaluations that are not finished are left out.
 
     Reads: agent artifacts, and evaluation artifacts for the final table.
 
@@ -45,11 +46,13 @@ def plot(
     from marl_sale.stages import folders, plan
     from marl_sale.stages import plot as stage
 
-    found = folders.runs_below(runs)
-    folder = out or folders.default_plot_out(found, x)
+    found, below = folders.runs_below(runs)
+    folder = out or folders.default_plot_out(found, x, seed)
     if dry_run:
-        deliver(plan.plot(found, folder), as_json=as_json, quiet=quiet)
+        deliver(plan.plot(found, folder, seed=seed, x=x, below=below), as_json=as_json, quiet=quiet)
         return
     with observing(folder, quiet=quiet) as observer:
-        result = stage.run(found, folder, seed=seed, observer=observer, command=command_line(), x=x)
+        result = stage.run(
+            found, folder, seed=seed, observer=observer, command=command_line(), x=x, below=below
+        )
     deliver(result, as_json=as_json, quiet=quiet)

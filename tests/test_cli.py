@@ -143,13 +143,26 @@ def test_the_commands_agree_on_default_folders_and_dry_runs(
         refused = run("train", *options, "--seed", "4", "--dry-run", *resume)
         assert (refused.exit_code, refused.stdout) == (4, "")
 
+    best = Artifact.open(agent, kind="agent").checkpoint("best").step
+    name = f"seed4-{folder}-{Artifact.open(agent, kind='agent').manifest.id[6:]}-{best}steps-4episodes"
+    planned = json.loads(run("eval", str(agent), "--checkpoint", "best", "--dry-run", "--json").stdout)
     evaluated = run("eval", str(agent), "--checkpoint", "best", "--quiet")
-    assert evaluated.stdout == f"results/tiny/match+tiny+qmix/eval/seed4-{folder}-best-4episodes\n"
+    assert evaluated.stdout == f"results/tiny/match+tiny+qmix/eval/{name}\n"
+    assert planned["artifact"] == evaluated.stdout.strip()
     assert evaluated.stderr == ""
     first = run("plot", "results")
     assert first.stdout.startswith("results/plots/")
-    assert run("plot", "results").exit_code == 4
+    same = [(["eval", str(agent), "--checkpoint", "best"], "evaluation"), (["plot", "results"], "report")]
+    for again, kind in same:
+        refused = run(*again)
+        assert refused.exit_code == 4
+        assert f"this {kind} was made before ({kind}-" in refused.stderr
+        assert "complete); nothing in it was touched" in refused.stderr
     assert run("plot", "results", "--x", "seconds").stdout != first.stdout
+    longer = [*options, "--set", "train.env_steps=600", "--seed", "4", "--resume", "--out", str(agent)]
+    assert run("train", *longer).exit_code == 0
+    for again in (["eval", str(agent)], ["plot", str(agent)], ["plot", "results"]):
+        assert run(*again).exit_code == 0, again
 
 
 @pytest.mark.parametrize(
@@ -169,6 +182,9 @@ def test_the_commands_agree_on_default_folders_and_dry_runs(
         (["eval", "gone"], 3, "gone"),
         (["eval", "gone", "--checkpoint", "newest"], 2, "newest"),
         (["eval", "gone", "--render", "film.mp4"], 2, ".gif"),
+        (["eval", "tiny/match", "--random", "--checkpoint", "latest"], 2, "--checkpoint"),
+        (["eval", "tiny/match", "--random", "--device", "cuda"], 2, "--device cuda"),
+        (["eval", "tiny/match", "--random", "--render", "film.mp4"], 2, ".gif"),
         (["plot", "gone"], 3, "gone"),
         (["plot", "full"], 3, "no agent"),
     ],
@@ -190,6 +206,45 @@ def test_what_cannot_be_done_ends_before_anything_is_written(
     assert message in refused.stderr
     assert "Traceback" not in refused.stderr
     assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["full", "precious.txt"]
+
+
+def test_random_play_heeds_backend_and_render(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["lbf/5x5-2p-1f-coop+tiny", "--random", "--episodes", "2", "--backend", "original"]
+    done = run("eval", *options, "--render", "random.gif")
+    assert done.exit_code == 0, done.stderr
+    name = f"random-{load_recipe(options[0], ['env.backend=original']).fingerprint[:8]}"
+    assert done.stdout == f"results/lbf/5x5-2p-1f-coop+tiny/eval/{name}-2episodes-bank0-original\n"
+    manifest = Artifact.open(Path(done.stdout.strip()), kind="evaluation").manifest
+    assert (manifest.env_spec or {})["backend"] == "original"
+    assert manifest.overrides == ("env.backend=original",)
+    assert Path("random.gif").is_file()
+
+
+@pytest.mark.pipeline
+def test_a_folder_with_a_failed_agent_and_half_an_evaluation_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed in "01":
+        options = ["--seed", seed, "--set", "train.env_steps=300", "--out", f"study/{seed}"]
+        assert run("train", "tiny/match+tiny+qmix", *options).exit_code == 0
+    assert run("eval", "study/0", "--out", "study/test").exit_code == 0
+    for folder, status in (("study/1", "failed"), ("study/test", "interrupted")):
+        manifest = Path(folder, "manifest.json")
+        manifest.write_text(manifest.read_text().replace('"status": "complete"', f'"status": "{status}"'))
+    planned = json.loads(run("plot", "study", "--dry-run", "--json").stdout)
+    drawn = run("plot", "study", "--out", "figures")
+    assert drawn.exit_code == 0, drawn.stderr
+    assert "1 of 2 seeds failed" in drawn.stderr
+    assert "is not finished (interrupted): left out" in drawn.stderr
+    assert planned["metrics"]["left_out"][0] in drawn.stderr
+    assert "| 2 (1 failed) |" in Path("figures/table.md").read_text()
+    assert run("plot", "study/1", "--out", "one").exit_code == 0
+    assert run("plot", "study/0", "study/test").exit_code == 3
+    tested = run("eval", "study/1", "--out", "tested")
+    assert tested.exit_code == 0, tested.stderr
+    assert "was not complete (failed) when its checkpoint at" in tested.stderr
 
 
 def test_a_plan_looks_at_every_folder_that_would_be_written(tmp_path: Path) -> None:

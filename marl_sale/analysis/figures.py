@@ -6,7 +6,7 @@ as a control character.
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -68,6 +68,8 @@ class Line:
     style: int
     seeds: Sequence[SeedCurve]
     aggregate: Aggregate | None
+    failed: int = 0
+    """How many of the seeds ended in a failure, where their curve ends too."""
 
 
 @dataclass(frozen=True)
@@ -160,16 +162,24 @@ def short_number(value: float, _position: int | None = None) -> str:
 
 
 def _legend(panels: Sequence[Panel]) -> tuple[list[int], list[str]]:
-    """Styles and labels in the order of the styles; a label says how many seeds stand behind it."""
-    seeds: dict[tuple[int, str], set[int]] = {}
+    """Styles and labels in the order of the styles; a label says how many seeds it stands for, and failed."""
+    lines: dict[tuple[int, str], list[Line]] = {}
     for panel in panels:
         for line in panel.lines:
-            seeds.setdefault((line.style, line.label), set()).add(len(line.seeds))
+            lines.setdefault((line.style, line.label), []).append(line)
     labels = []
-    for (_, label), counts in sorted(seeds.items()):
-        number = "–".join(map(str, sorted({min(counts), max(counts)})))
-        labels.append(printable(f"{label} ({number} {'seed' if number == '1' else 'seeds'})"))
-    return [style for style, _ in sorted(seeds)], labels
+    for (_, label), drawn in sorted(lines.items()):
+        seeds, failed = _range(len(line.seeds) for line in drawn), _range(line.failed for line in drawn)
+        text = f"{seeds} {'seed' if seeds == '1' else 'seeds'}"
+        text += f", {failed} failed" if failed != "0" else ""
+        labels.append(printable(f"{label} ({text})"))
+    return [style for style, _ in sorted(lines)], labels
+
+
+def _range(counts: Iterable[int]) -> str:
+    """`3`, or `3–5` where panels differ."""
+    found = sorted(counts)
+    return "–".join(map(str, dict.fromkeys((found[0], found[-1]))))
 
 
 def _draw_panel(axes: Axes, panel: Panel, divisor: float) -> None:

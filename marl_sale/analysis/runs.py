@@ -1,6 +1,6 @@
 """Agent and evaluation artifacts as a figure or a table needs them: read, checked and grouped by recipe."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,7 @@ from marl_sale.errors import ArtifactError, ConfigError, UsageError
 
 Rows = Sequence[Mapping[str, Any]]
 
+STATUS = ("complete", "running", "interrupted", "failed")
 MAX_LABEL = 60
 
 
@@ -109,13 +110,31 @@ class Group:
     label: str
     runs: tuple[TrainingRun, ...]
 
+    @property
+    def failed(self) -> list[TrainingRun]:
+        return [run for run in self.runs if run.status == "failed"]
 
-def read(paths: Sequence[Path]) -> tuple[list[TrainingRun], list[EvaluationRun]]:
-    """The agents and the evaluations among the artifacts at `paths`; agents need not be complete.
+
+def read(
+    paths: Sequence[Path], *, below: Collection[Path] = ()
+) -> tuple[list[TrainingRun], list[EvaluationRun], list[str]]:
+    """The agents and the evaluations among the artifacts at `paths`, and what was left out.
+
+    Agents need not be complete, nor have ended well: without those that failed, the others would be the
+    survivors. Of `below`, the paths that nobody named, evaluations that are not finished and agents that have
+    no evaluation yet are left out, and said.
 
     Raises UsageError for an artifact given twice, ArtifactError for what cannot be drawn; both name all.
     """
-    artifacts = [_open(path) for path in paths]
+    artifacts, left_out = [], []
+    for path in paths:
+        found = Artifact.open(path, kind=("agent", "evaluation"), status=STATUS)
+        if found.manifest.kind == "evaluation" and found.manifest.status != "complete":
+            if path in below:
+                left_out.append(f"{found.manifest.id} is not finished ({found.manifest.status}): left out")
+                continue
+            found = Artifact.open(path, kind="evaluation")  # refused: half of one would be a biased sample
+        artifacts.append(found)
     seen: dict[str, Artifact] = {}
     twice = []
     for artifact in artifacts:
@@ -124,17 +143,26 @@ def read(paths: Sequence[Path]) -> tuple[list[TrainingRun], list[EvaluationRun]]
             twice.append(f"{artifact.path}: {artifact.manifest.id} is given twice (also as {first.path})")
     if twice:
         raise UsageError("\n".join(twice), "name each run once: a repeated run would count as another seed")
-    agents = [_training_run(artifact) for artifact in artifacts if artifact.manifest.kind == "agent"]
-    if empty := [
-        run.folder for run in agents if run.curve("evaluation", "env_steps", "episode_return") is None
-    ]:
+    agents, empty = [], []
+    for artifact in (artifact for artifact in artifacts if artifact.manifest.kind == "agent"):
+        run = _training_run(artifact)
+        if run.curve("evaluation", "env_steps", "episode_return") is not None:
+            agents.append(run)
+        elif artifact.path in below:
+            left_out.append(
+                f"{run.id} ({run.recipe}, seed {run.seed}, {run.status}) has no evaluation yet: left out"
+            )
+        else:
+            empty.append(run.folder)
+    evaluations = [_evaluation_run(artifact) for artifact in artifacts if artifact.manifest.kind != "agent"]
+    problems = [f"{folder}: no evaluation in it yet: nothing to draw" for folder in empty]
+    if problems or (left_out and not agents and not evaluations):
         raise ArtifactError(
-            "\n".join(f"{folder}: no evaluation in it yet: nothing to draw" for folder in empty),
+            "\n".join([*problems, *left_out]),
             "train longer (train.env_steps ≥ evaluation.period), continue it with marl-sale train --resume, "
             "or leave it out",
         )
-    evaluations = [_evaluation_run(artifact) for artifact in artifacts if artifact.manifest.kind != "agent"]
-    return agents, evaluations
+    return agents, evaluations, left_out
 
 
 def group(runs: Sequence[TrainingRun]) -> list[Group]:
@@ -176,13 +204,6 @@ def label(run: TrainingRun) -> str:
     changes = [change for change in run.overrides if not change.startswith(shown)]
     text = " ".join([run.algorithm, *overlays, *changes, *(f"from {role}" for role in run.input_roles)])
     return text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…"
-
-
-def _open(path: Path) -> Artifact:
-    found = Artifact.open(path, kind=("agent", "evaluation"), status=("complete", "running", "interrupted"))
-    if found.manifest.kind == "evaluation":  # half an evaluation would be a biased sample
-        return Artifact.open(path, kind="evaluation")
-    return found
 
 
 def _task(artifact: Artifact) -> Task:

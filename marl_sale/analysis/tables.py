@@ -107,7 +107,12 @@ def markdown(content: Mapping[str, Any], notes: Sequence[str]) -> str:
     for quantity, title in QUANTITIES.items():
         rows: list[tuple[object, ...]] = [
             (
-                *(*_where(entry), len(entry["runs"]), _range(entry, "env_steps"), _range(entry, "seconds")),
+                *(
+                    *_where(entry),
+                    _seeds(len(entry["runs"]), _failed(entry)),
+                    _range(entry, "env_steps"),
+                    _range(entry, "seconds"),
+                ),
                 *(_shown(entry[quantity][measure]) for measure in MEASURES),
             )
             for entry in content["groups"]
@@ -117,7 +122,7 @@ def markdown(content: Mapping[str, Any], notes: Sequence[str]) -> str:
             rows += [
                 (
                     *(f"all {len(entry['tasks'])} tasks", entry["protocol"], entry["label"]),
-                    *(entry["seeds"], "", ""),
+                    *(_seeds(entry["seeds"], entry["failed"]), "", ""),
                     *(_shown(entry[quantity][measure]) for measure in MEASURES),
                 )
                 for entry in content["across_tasks"]
@@ -229,6 +234,7 @@ def _across_tasks(
                 "label": label,
                 "tasks": [group.task.name for group, _ in found],
                 "seeds": sum(len(group.runs) for group, _ in found),
+                "failed": sum(len(group.failed) for group, _ in found),
                 "win_rate": {
                     name: over_seeds([summary.per_seed[name] for _, summary in found], generator).to_json()
                     for name in MEASURES
@@ -273,6 +279,14 @@ def _shown(estimate: Mapping[str, Any] | None) -> str:
     if estimate is None:
         return "–"
     return str(Estimate(estimate["value"], Interval(*estimate["ci95"]) if estimate["ci95"] else None))
+
+
+def _failed(entry: Mapping[str, Any]) -> int:
+    return sum(run["status"] == "failed" for run in entry["runs"])
+
+
+def _seeds(count: int, failed: int) -> str:
+    return f"{count} ({failed} failed)" if failed else str(count)
 
 
 def _range(entry: Mapping[str, Any], counter: str) -> str:

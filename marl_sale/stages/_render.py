@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int64
 from PIL import Image
 
-from marl_sale.data.collect import Policy
+from marl_sale.data.collect import Exploration, Policy, random_available
 from marl_sale.errors import UsageError
 from marl_sale.functional.targets import greedy_actions
 from marl_sale.spec import VectorEnv
@@ -22,15 +22,29 @@ def require_gif(file: Path) -> None:
 
 
 @torch.no_grad()
-def render_episode(env: VectorEnv, policy: Policy, seeds: Int64[np.ndarray, " envs"], file: Path) -> None:
-    """Play the first seed greedily in environment 0 and write it to `file` (.gif)."""
+def render_episode(
+    env: VectorEnv,
+    policy: Policy | None,
+    seeds: Int64[np.ndarray, " envs"],
+    file: Path,
+    random: Exploration | None = None,
+) -> None:
+    """Play the first seed in environment 0 and write it to `file` (.gif): greedily, or, with `policy` None,
+    the random available actions that `random` stands for, as `play` does.
+    """
     spec = env.spec
-    observation, memory = env.reset(seeds), policy.initial_memory(env.num_envs)
+    observation = env.reset(seeds)
+    memory = None if policy is None else policy.initial_memory(env.num_envs)
     actions = torch.full((env.num_envs, spec.n_agents), spec.n_actions)
     frames = [env.render(0)]
-    for _ in range(spec.episode_limit):
-        q_i, memory = policy.q_values(observation, actions, memory)
-        actions = greedy_actions(q_i, observation.avail_actions)
+    for t in range(spec.episode_limit):
+        if policy is None:
+            assert random is not None
+            actions = random_available(observation.avail_actions, random.noise[:, t, :, 1])
+        else:
+            assert memory is not None
+            q_i, memory = policy.q_values(observation, actions, memory)
+            actions = greedy_actions(q_i, observation.avail_actions)
         transition = env.step(actions)
         frames.append(env.render(0))
         observation = transition.observation

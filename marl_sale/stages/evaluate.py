@@ -4,14 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from marl_sale.analysis.statistics import mean_interval, wilson_interval
-from marl_sale.artifacts.manifest import Input
+from marl_sale.artifacts.manifest import Status
 from marl_sale.artifacts.reader import Artifact, Checkpoint
-from marl_sale.artifacts.store import Run
 from marl_sale.config.recipe import Recipe
 from marl_sale.data.collect import Clock, Exploration, Policy, play
 from marl_sale.envs._load import make_env
@@ -21,6 +20,7 @@ from marl_sale.seeding import evaluation_seeds
 from marl_sale.spec import VectorEnv
 from marl_sale.stages._artifacts import as_artifact_error, load_policy, recipe_of, require_same_task
 from marl_sale.stages._machine import choose_device
+from marl_sale.stages._occupied import Asked, create
 from marl_sale.stages._render import render_episode, require_gif
 from marl_sale.stages.result import StageResult
 
@@ -45,8 +45,8 @@ def evaluate_policy(
     """
     for first in range(0, episodes, env.num_envs):
         seeds = evaluation_seeds(first, env.num_envs, bank)
-        random = Exploration.of_episodes(env.spec, 1.0, bank, first, env.num_envs, "evaluation")
-        played = play(env, policy, seeds, random if policy is None else None, clock)
+        random = _random_play(env, bank, first) if policy is None else None
+        played = play(env, policy, seeds, random, clock)
         for i in range(min(env.num_envs, episodes - first)):
             yield EpisodeRow(
                 episode=first + i,
@@ -55,6 +55,11 @@ def evaluate_policy(
                 episode_length=int(played.length[i]),
                 success=bool(played.success[i]) if env.spec.has_success else None,
             )
+
+
+def _random_play(env: VectorEnv, bank: int, first: int) -> Exploration:
+    """What random play does in the episodes from `first` on: the same whenever they are played."""
+    return Exploration.of_episodes(env.spec, 1.0, bank, first, env.num_envs, "evaluation")
 
 
 def summarise(rows: Sequence[EpisodeRow]) -> dict[str, Any]:
@@ -76,11 +81,11 @@ def summarise(rows: Sequence[EpisodeRow]) -> dict[str, Any]:
 def open_agent(
     agent: Path, checkpoint: str, backend: str | None = None
 ) -> tuple[Artifact, Checkpoint, Recipe]:
-    """An agent artifact, finished or not, the checkpoint asked for, and its recipe (with another backend).
+    """An agent artifact, however it ended, the checkpoint asked for, and its recipe (with another backend).
 
     Raises ArtifactError, or UsageError for a checkpoint that is neither latest nor best nor a step.
     """
-    artifact = Artifact.open(agent, kind="agent", status=("complete", "interrupted", "running"))
+    artifact = Artifact.open(agent, kind="agent", status=get_args(Status))
     which: Literal["latest", "best"] | int
     match checkpoint:
         case "latest" | "best":
@@ -92,6 +97,18 @@ def open_agent(
     chosen = artifact.checkpoint(which)
     changes = [] if backend is None else [f"env.backend={backend}"]
     return artifact, chosen, recipe_of(artifact, *changes)
+
+
+def asked_for(
+    recipe: Recipe, seed: int, episodes: int | None, agent: tuple[Artifact, Checkpoint] | None
+) -> Asked:
+    """The evaluation of an agent in the task of `recipe`, or (None) of random play."""
+    count = episodes or recipe.config.evaluation.episodes
+    if agent is None:
+        return Asked("evaluation", seed, recipe.fingerprint, [], {"policy": "random", "episodes": count})
+    artifact, chosen = agent
+    facts = {"policy": "agent", "checkpoint": chosen.step, "episodes": count}
+    return Asked("evaluation", seed, recipe.fingerprint, [artifact.as_input("agent")], facts)
 
 
 def run(
@@ -127,23 +144,40 @@ def run(
             policy,
             recipe,
             out,
-            seed=seed,
+            asked_for(recipe, seed, episodes, (artifact, chosen)),
             device=str(where),
             observer=observer,
             command=command,
-            episodes=episodes,
-            inputs=[artifact.as_input("agent")],
-            who={"policy": "agent", "checkpoint": chosen.step, "agent_seed": artifact.manifest.seed},
+            who={"agent_seed": artifact.manifest.seed},
+            notes=list(_notes(artifact, chosen)),
             render=render,
         )
     finally:
         env.close()
 
 
+def _notes(artifact: Artifact, chosen: Checkpoint) -> Iterator[str]:
+    """How the agent stood, where it was not complete: its checkpoints are whole all the same."""
+    manifest = artifact.manifest
+    if manifest.status != "complete":
+        where = f"its checkpoint at {chosen.step:,} env steps was tested"
+        why = " ".join(" ".join(manifest.notes).split())
+        yield f"{manifest.id} was not complete ({manifest.status}) when {where}" + (f": {why}" if why else "")
+
+
 def run_random(
-    recipe: Recipe, out: Path, *, seed: int, observer: Observer, command: str, episodes: int | None = None
+    recipe: Recipe,
+    out: Path,
+    *,
+    seed: int,
+    observer: Observer,
+    command: str,
+    episodes: int | None = None,
+    render: Path | None = None,
 ) -> StageResult:
     """Evaluate random available actions on the task of a recipe: the floor under every result."""
+    if render is not None:
+        require_gif(render)
     env = _make_env(recipe, episodes)
     try:
         return _evaluate(
@@ -151,14 +185,12 @@ def run_random(
             None,
             recipe,
             out,
-            seed=seed,
+            asked_for(recipe, seed, episodes, None),
             device="cpu",
             observer=observer,
             command=command,
-            episodes=episodes,
-            inputs=[],
-            who={"policy": "random"},
-            render=None,
+            who={},
+            render=render,
         )
     finally:
         env.close()
@@ -174,28 +206,24 @@ def _evaluate(
     policy: Policy | None,
     recipe: Recipe,
     out: Path,
+    asked: Asked,
     *,
-    seed: int,
     device: str,
     observer: Observer,
     command: str,
-    episodes: int | None,
-    inputs: Sequence[Input],
     who: Mapping[str, Any],
+    notes: Sequence[str] = (),
     render: Path | None,
 ) -> StageResult:
     """Play, and write the evaluation artifact."""
-    count = episodes or recipe.config.evaluation.episodes
-    with Run.create(
+    seed, count = asked.seed, asked.facts["episodes"]
+    with create(
         out,
-        kind="evaluation",
+        asked,
         recipe=recipe.name,
         overrides=recipe.overrides,
         config_text=recipe.text,
-        fingerprint=recipe.fingerprint,
-        seed=seed,
         env_spec=env.spec.to_dict(),
-        inputs=inputs,
         command=command,
         device=device,
     ) as written:
@@ -209,11 +237,14 @@ def _evaluate(
                 observer.progress(len(rows), {"episode_return": row.episode_return})
         finally:
             observer.finish()
-        summary = {**summarise(rows), "rounds_replayed": clock.replayed, **who, "bank": seed}
+        summary = {**summarise(rows), "rounds_replayed": clock.replayed, **asked.facts, **who, "bank": seed}
         written.write_json("report", summary)
         counters = {"episodes": len(rows), "env_steps": sum(row.episode_length for row in rows)}
-        written.finish("complete", counters=counters)
-    if render is not None and policy is not None:  # last: where nothing can be drawn, the figures are safe
-        render_episode(env, policy, evaluation_seeds(0, env.num_envs, seed), render)
+        written.finish("complete", counters=counters, notes=notes)
+    for note in notes:
+        observer.note(note)
+    if render is not None:  # last: where nothing can be drawn, the figures are safe
+        random = _random_play(env, seed, 0) if policy is None else None
+        render_episode(env, policy, evaluation_seeds(0, env.num_envs, seed), render, random)
         observer.note(f"rendered episode 0 to {render}")
     return StageResult.complete(out, "evaluation", summary)

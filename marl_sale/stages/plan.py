@@ -5,7 +5,7 @@ nothing. Counts that depend on how long episodes turn out to be are bounds, and 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,18 @@ import torch
 from marl_sale.algorithms._load import build, build_pretraining
 from marl_sale.algorithms.mmsa import Mmsa
 from marl_sale.analysis import runs as analysis
+from marl_sale.analysis.figures import XAxis
 from marl_sale.artifacts.reader import Artifact
 from marl_sale.config.recipe import Recipe
 from marl_sale.data.replay import replay_bytes
 from marl_sale.envs._load import describe
 from marl_sale.spec import EnvSpec
-from marl_sale.stages import preflight
+from marl_sale.stages import _occupied, preflight
+from marl_sale.stages import evaluate as eval_stage
+from marl_sale.stages import plot as plot_stage
 from marl_sale.stages._artifacts import load_policy, recipe_of, require_same_task
 from marl_sale.stages._machine import choose_device
-from marl_sale.stages._runs import not_empty, progress_of, require_unfinished, require_vacant
-from marl_sale.stages.evaluate import open_agent
+from marl_sale.stages._runs import progress_of, require_unfinished, require_vacant
 from marl_sale.stages.folders import finished_seconds
 from marl_sale.stages.pretrain_wm import require_possible
 from marl_sale.stages.result import StageResult
@@ -133,19 +135,21 @@ def evaluate(
     agent: Path,
     out: Path,
     *,
+    seed: int,
     device: str,
     episodes: int | None = None,
     checkpoint: str = "latest",
     backend: str | None = None,
 ) -> StageResult:
     """Plan of `eval`."""
-    artifact, chosen, recipe = open_agent(agent, checkpoint, backend)
+    artifact, chosen, recipe = eval_stage.open_agent(agent, checkpoint, backend)
     config = recipe.config
     where, spec = choose_device(device, config.train.threads), describe(config.env)
     require_same_task(artifact, spec)
     policy = load_policy(chosen, config, spec)
-    _require_vacant(out)
-    count = episodes or config.evaluation.episodes
+    asked = eval_stage.asked_for(recipe, seed, episodes, (artifact, chosen))
+    _occupied.require_vacant(out, asked)
+    count = asked.facts["episodes"]
     return _plan(
         out,
         "evaluation",
@@ -158,24 +162,27 @@ def evaluate(
     )
 
 
-def evaluate_random(recipe: Recipe, out: Path, *, episodes: int | None = None) -> StageResult:
+def evaluate_random(recipe: Recipe, out: Path, *, seed: int, episodes: int | None = None) -> StageResult:
     """Plan of `eval --random`."""
     spec = describe(recipe.config.env)
-    _require_vacant(out)
-    count = episodes or recipe.config.evaluation.episodes
+    asked = eval_stage.asked_for(recipe, seed, episodes, None)
+    _occupied.require_vacant(out, asked)
+    count = asked.facts["episodes"]
     return _plan(out, "evaluation", spec, episodes=count, env_steps_at_most=count * spec.episode_limit)
 
 
-def plot(runs: Sequence[Path], out: Path) -> StageResult:
+def plot(
+    runs: Sequence[Path], out: Path, *, seed: int, x: XAxis, below: Collection[Path] = ()
+) -> StageResult:
     """Plan of `plot`."""
-    agents, evaluations = analysis.read(runs)
+    agents, evaluations, left_out = analysis.read(runs, below=below)
     groups = analysis.group(agents)
-    _require_vacant(out)
+    _occupied.require_vacant(out, plot_stage.asked_for(agents, evaluations, seed, x))
     lines = [
         f"{group.task.name}: {group.label}, seeds {', '.join(str(run.seed) for run in group.runs)}"
         for group in groups
     ]
-    counts = {"runs": len(agents), "evaluations": len(evaluations), "groups": lines}
+    counts = {"runs": len(agents), "evaluations": len(evaluations), "groups": lines, "left_out": left_out}
     return StageResult(out, "report", "dry-run", counts)
 
 
@@ -195,8 +202,3 @@ def _begin(out: Path, kind: str, recipe: Recipe, seed: int, spec: EnvSpec, *, re
         return {}
     manifest = require_unfinished(out, kind, recipe, seed, spec)
     return {"goes_on": progress_of(manifest.counters)}
-
-
-def _require_vacant(out: Path) -> None:
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise not_empty(out)

@@ -1,7 +1,7 @@
 """The stage `plot`: learning curves and final tables from any number of finished or unfinished runs."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,10 +9,10 @@ from marl_sale.analysis import figures, tables
 from marl_sale.analysis.curves import aggregate
 from marl_sale.analysis.figures import Line, Panel, XAxis
 from marl_sale.analysis.runs import EvaluationRun, Group, Task, TrainingRun, group, read
-from marl_sale.artifacts.store import Run
 from marl_sale.errors import UsageError
 from marl_sale.observer import Observer
 from marl_sale.seeding import numpy_generator
+from marl_sale.stages._occupied import Asked, create
 from marl_sale.stages.result import StageResult
 
 Quantity = Literal["episode_return", "win_rate", "losses"]
@@ -31,8 +31,11 @@ def run(
     command: str,
     x: XAxis = "env_steps",
     quantities: Sequence[Quantity] = QUANTITIES,
+    below: Collection[Path] = (),
 ) -> StageResult:
     """Draw agent artifacts, tabulate them and evaluation artifacts, and write a report artifact to `out`.
+
+    `below`: those of `runs` that were found in a folder; of them, what shows nothing (yet) is left out.
 
     One figure per quantity with one panel per task and protocol; for losses one figure per task, with one
     panel per loss. Each is a PNG, an SVG, and the CSV of what it shows. `seed` is that of the bootstrap.
@@ -42,23 +45,20 @@ def run(
     """
     if not runs:
         raise UsageError("no run to draw", "name agent artifacts: marl-sale plot RUN…")
-    agents, evaluations = read(runs)
+    agents, evaluations, left_out = read(runs, below=below)
     groups = group(agents)
-    notes = list(_notes(groups, evaluations))
+    notes = [*left_out, *_notes(groups, evaluations)]
     drawings = [drawing for quantity in quantities for drawing in _drawings(groups, quantity, x, seed)]
-    sources: list[TrainingRun | EvaluationRun] = [*agents, *evaluations]
-    recipes = sorted({run.recipe for run in sources})
+    asked = asked_for(agents, evaluations, seed, x)
+    recipes = sorted({run.recipe for run in agents} | {run.recipe for run in evaluations})
     ids = [run.id for member in groups for run in member.runs]
-    with Run.create(
+    with create(
         out,
-        kind="report",
+        asked,
         recipe=", ".join(recipes),
         overrides=(),
         config_text=None,
-        fingerprint=None,
-        seed=seed,
         env_spec=None,
-        inputs=[run.as_input for run in sources],
         command=command,
         device="cpu",
     ) as report:
@@ -77,7 +77,7 @@ def run(
         finally:
             observer.finish()
         content = tables.report(groups, evaluations, numpy_generator(seed, "table"))
-        report.write_json("report.json", {"x": x, "notes": notes, **content})
+        report.write_json("report.json", {**asked.facts, "notes": notes, **content})
         report.write_text("table.md", tables.markdown(content, notes))
         counters = {"runs": len(agents), "evaluations": len(evaluations), "figures": len(drawings)}
         report.finish("complete", counters=counters, notes=notes)
@@ -91,6 +91,15 @@ def run(
             "notes": notes,
         },
     )
+
+
+def asked_for(
+    agents: Sequence[TrainingRun], evaluations: Sequence[EvaluationRun], seed: int, x: XAxis
+) -> Asked:
+    """The report on these runs as they are now; of one under way the rows tell more than its manifest."""
+    rows = sum(len(run.train) + len(run.evaluation) for run in agents)
+    inputs = [*(run.as_input for run in agents), *(run.as_input for run in evaluations)]
+    return Asked("report", seed, None, inputs, {"x": x, "rows": rows})
 
 
 _Drawing = tuple[str, str, int, list[Panel]]
@@ -140,23 +149,30 @@ def _drawings(groups: Sequence[Group], quantity: Quantity, x: XAxis, seed: int) 
 def _line(member: Group, column: str, x: XAxis, style: int, seed: int) -> Line | None:
     """One recipe in one panel; None where none of its runs has the column."""
     stream = "evaluation" if column in tables.QUANTITIES else "train"
-    curves = [curve for run in member.runs if (curve := run.curve(stream, x, column))]
-    if not curves:
+    drawn = [(run, curve) for run in member.runs if (curve := run.curve(stream, x, column))]
+    if not drawn:
         return None
+    curves = [curve for _, curve in drawn]
     first = member.runs[0]
     period = float(first.evaluation_period if stream == "evaluation" else first.log_period)
     generator = numpy_generator(
         seed, f"band/{member.task.name}/{member.task.protocol}/{member.label}/{column}"
     )
-    return Line(
-        member.label, style, curves, aggregate(curves, period if x == "env_steps" else None, generator)
-    )
+    centre = aggregate(curves, period if x == "env_steps" else None, generator)
+    return Line(member.label, style, curves, centre, sum(run.status == "failed" for run, _ in drawn))
 
 
 def _notes(groups: Sequence[Group], evaluations: Sequence[EvaluationRun]) -> Iterator[str]:
     """What a reader must know before comparing anything."""
     runs = [run for member in groups for run in member.runs]
-    if unfinished := [run for run in runs if run.status != "complete"]:
+    for member in groups:
+        if failed := member.failed:
+            names = ", ".join(f"{run.id} at {run.reached('env_steps'):,.0f} env steps" for run in failed)
+            yield (
+                f"{member.task.name}: {member.label}: {len(failed)} of {len(member.runs)} seeds failed "
+                f"({names}); drawn to the last row of each, whose last evaluation counts as final"
+            )
+    if unfinished := [run for run in runs if run.status not in ("complete", "failed")]:
         names = ", ".join(f"{run.id} ({run.status})" for run in unfinished)
         yield f"{len(unfinished)} of {len(runs)} runs are not complete: {names}"
     tasks = {run.task for run in runs} | {run.task for run in evaluations}

@@ -12,7 +12,7 @@ from marl_sale.analysis.statistics import wilson_interval
 from marl_sale.artifacts.reader import Artifact
 from marl_sale.config.recipe import Recipe, load_recipe
 from marl_sale.envs._load import make_env
-from marl_sale.errors import ArtifactError, UsageError
+from marl_sale.errors import ArtifactError, DiskFullError, UsageError
 from marl_sale.observer import Silent
 from marl_sale.seeding import evaluation_seeds
 from marl_sale.stages import evaluate, train
@@ -114,6 +114,19 @@ def test_rendering(agent: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+def test_random_play_is_drawn_as_it_was_played(short_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    file, out = tmp_path / "random.gif", tmp_path / "random"
+    arguments: dict[str, Any] = {"seed": 0, "observer": Silent(), "command": "test"}
+    recipe = short_recipe("masked", changes=["env.task=match-3"])
+    evaluate.run_random(recipe, out, **arguments, episodes=2, render=file)
+    length = Artifact.open(out, kind="evaluation").rows("episodes")[0]["episode_length"]
+    with Image.open(file) as picture:  # the step is in the picture, so no two frames are equal
+        assert picture.n_frames == length + 1  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match=r"random\.png"):
+        evaluate.run_random(recipe, tmp_path / "other", **arguments, render=tmp_path / "random.png")
+    assert not (tmp_path / "other").exists()
+
+
 def test_random_play_as_an_artifact(short_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     result = evaluate.run_random(
         short_recipe(), tmp_path / "random", seed=0, observer=Silent(), command="test", episodes=9
@@ -123,6 +136,48 @@ def test_random_play_as_an_artifact(short_recipe: Callable[..., Recipe], tmp_pat
     assert artifact.json("report")["policy"] == "random"
     assert result.metrics["episodes"] == 9
     assert not artifact.manifest.inputs
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+class FullDisk(Silent):
+    """Fails a training that has saved something."""
+
+    def __init__(self, agent: Path) -> None:
+        self.agent = agent
+
+    def progress(self, done: int, figures: object) -> None:
+        if list((self.agent / "checkpoints").glob("0*")):
+            raise DiskFullError("no space\nleft")
+
+
+def test_a_failed_agent_is_tested_at_its_checkpoint_with_a_note(
+    short_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    agent, out, heard = tmp_path / "agent", tmp_path / "evaluation", Heard()
+    with pytest.raises(DiskFullError):
+        train.run(short_recipe("vdn"), agent, seed=0, device="cpu", observer=FullDisk(agent), command="test")
+    failed = Artifact.open(agent, kind="agent", status=("failed",))
+    result = run(agent, out, episodes=2, observer=heard)
+    step = failed.checkpoint("latest").step
+    assert result.metrics["checkpoint"] == step
+    (note,) = Artifact.open(out, kind="evaluation").manifest.notes
+    assert note == (
+        f"{failed.manifest.id} was not complete (failed) when its checkpoint at {step:,} env steps "
+        "was tested: DiskFullError: no space left"
+    )
+    assert heard.notes == [note]
+
+
+def test_a_complete_agent_needs_no_note(agent: Path, tmp_path: Path) -> None:
+    run(agent, tmp_path / "evaluation", episodes=2)
+    assert Artifact.open(tmp_path / "evaluation", kind="evaluation").manifest.notes == ()
 
 
 def test_a_world_model_is_no_agent(world_model: Path, tmp_path: Path) -> None:

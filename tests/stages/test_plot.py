@@ -7,6 +7,7 @@ from dataclasses import asdict
 import pytest
 from PIL import Image
 
+from marl_sale.artifacts.manifest import read_manifest
 from marl_sale.artifacts.reader import Artifact
 from marl_sale.artifacts.store import Run
 from marl_sale.errors import ArtifactError, RunExistsError, UsageError
@@ -76,7 +77,7 @@ def agent(
     return folder
 
 
-def evaluation(folder, agent_folder, *, wins, episodes):
+def evaluation(folder, agent_folder, *, wins, episodes, status="complete"):
     """An evaluation; `wins` None: of a family without success, `agent_folder` None: of random play."""
     columns = ("episode", "seed", "episode_return", "episode_length", "success")
     with Run.create(
@@ -98,7 +99,7 @@ def evaluation(folder, agent_folder, *, wins, episodes):
             rows.append(dict(zip(columns, (k, k, float(bool(win)), 9, win), strict=True)))
         who = {"policy": "agent", "checkpoint": 10000} if agent_folder else {"policy": "random"}
         run.write_json("report", who)
-        run.finish("complete", counters={})
+        run.finish(status, counters={})
     return folder
 
 
@@ -297,15 +298,53 @@ def test_seeds_without_a_common_range_are_drawn_without_iqm(tmp_path):
     assert any("share no range" in note for note in result.metrics["notes"])
 
 
-def test_a_failed_run_is_refused(tmp_path):
-    with pytest.raises(ArtifactError, match="failed"):
-        draw([agent(tmp_path / "agent", status="failed")], tmp_path / "out")
+def test_a_failed_seed_is_drawn_to_its_last_row_and_counted(tmp_path):
+    runs = [agent(tmp_path / str(seed), seed=seed) for seed in range(2)]
+    runs.append(agent(tmp_path / "failed", seed=2, status="failed", evaluations=5))
+    others = [agent(tmp_path / "other", seed=3, env_spec=spec("5x5-2p-1f-coop"))]
+    result = draw([*runs, *others], tmp_path / "out", ("episode_return", "win_rate"))
+    name = Artifact.open(runs[2], kind="agent", status=("failed",)).manifest.id
+    note = f"mmsa: 1 of 3 seeds failed ({name} at 4,014 env steps)"
+    (said,) = [text for text in result.metrics["notes"] if "failed" in text]
+    assert note in said
+    assert not any("not complete" in text for text in result.metrics["notes"])
+    table = (tmp_path / "out/table.md").read_text()
+    assert "1 of 3 seeds failed" in table
+    assert "| mmsa | 3 (1 failed) | 4,014–10,007 |" in table
+    assert "| mmsa | 4 (1 failed) |" in table  # over both tasks
+    assert "| 2 | failed | 4,014 |" in table
+    drawn = [row for row in cells(tmp_path / "out", "episode_return") if row["run"] == name]
+    assert float(drawn[-1]["env_steps"]) == 4014
+    assert "mmsa (1–3 seeds, 0–1 failed)" in (tmp_path / "out/figures/episode_return.svg").read_text()
+
+
+def test_what_shows_nothing_yet_is_left_out_where_nobody_named_it(tmp_path):
+    good = agent(tmp_path / "good")
+    half = evaluation(tmp_path / "half", good, wins=1, episodes=2, status="interrupted")
+    early = agent(tmp_path / "early", seed=1, status="failed", evaluations=0)
+    result = draw([good, half, early], tmp_path / "out", (), below={good, half, early})
+    ids = [read_manifest(path)[0].id for path in (half, early)]
+    half_note, early_note = result.metrics["notes"][:2]
+    assert half_note == f"{ids[0]} is not finished (interrupted): left out"
+    assert early_note == f"{ids[1]} (lbf/8x8-2p-2f-coop, seed 1, failed) has no evaluation yet: left out"
+    table = (tmp_path / "out/table.md").read_text()
+    assert "(interrupted): left out" in table
+    assert "failed) has no evaluation yet: left out" in table
+    inputs = Artifact.open(tmp_path / "out", kind="report").manifest.inputs
+    assert not {entry.id for entry in inputs} & set(ids)
+    for named, why in ((half, "its status is interrupted"), (early, "no evaluation in it yet")):
+        with pytest.raises(ArtifactError, match=why):
+            draw([good, named], tmp_path / "strict", (), below={good})
+    with pytest.raises(ArtifactError, match="left out"):
+        draw([half, early], tmp_path / "nothing", (), below={half, early})
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_a_run_given_twice_is_refused(tmp_path):
     folder = agent(tmp_path / "agent")
-    with pytest.raises(UsageError, match="given twice"):
-        draw([folder, tmp_path / "agent" / ".." / "agent"], tmp_path / "out")
+    for again in (folder, tmp_path / "agent" / ".." / "agent"):
+        with pytest.raises(UsageError, match="given twice"):
+            draw([folder, again], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

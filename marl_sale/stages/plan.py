@@ -25,7 +25,7 @@ from marl_sale.stages._machine import choose_device
 from marl_sale.stages._runs import not_empty, progress_of, require_unfinished, require_vacant
 from marl_sale.stages.evaluate import open_agent
 from marl_sale.stages.folders import finished_seconds
-from marl_sale.stages.pretrain_wm import require_possible
+from marl_sale.stages.pretrain_wm import require_possible, require_room
 from marl_sale.stages.result import StageResult
 from marl_sale.stages.train import load_world_model
 
@@ -56,8 +56,7 @@ def pretrain_wm(
         require_same_task(stored, spec)
         episodes = int(stored.manifest.counters["episodes"])
     reached = _begin(out, "world-model", recipe, seed, spec, resume=resume)
-    if save_dataset is not None and not resume:
-        require_vacant(save_dataset, "dataset", recipe, seed, spec)
+    require_room(recipe, out, save_dataset, seed, spec, resume=resume)
     algorithm = build_pretraining(config, spec)
     needs = preflight.pretraining(algorithm, saves_dataset=save_dataset is not None)
     preflight.require("pretrain-wm", needs, out, overcommit=allow_overcommit)

@@ -119,7 +119,13 @@ def evaluate(
     folder = out or folders.default_eval_out(path, seed, checkpoint, episodes, backend)
     if dry_run:
         planned = plan.evaluate(
-            path, folder, device=device, episodes=episodes, checkpoint=checkpoint, backend=backend
+            path,
+            folder,
+            device=device,
+            episodes=episodes,
+            checkpoint=checkpoint,
+            backend=backend,
+            render=render,
         )
         deliver(planned, as_json=as_json, quiet=quiet)
         return

@@ -160,6 +160,7 @@ def test_the_commands_agree_on_default_folders_and_dry_runs(
         (["train", "tiny/match", "--out", "full"], 4, "--out"),
         (["train", "tiny/match", "--resume", "--out", "gone"], 3, "gone"),
         (["train", "tiny/match", "--device", "tpu"], 2, "tpu"),
+        (["train", "tiny/match", "--seed", str(2**63)], 2, "--seed"),
         (["train", "tiny/match", "--rollout-workers", "2"], 2, "--engine ray"),
         (["train", "tiny/match", "--no-sync"], 2, "--engine ray"),
         (["train", "tiny/match", "--engine", "ray", "--rollout-workers", "999"], 2, "at most 8"),

@@ -6,6 +6,7 @@ nothing. Counts that depend on how long episodes turn out to be are bounds, and 
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from marl_sale.data.replay import replay_bytes
 from marl_sale.envs._load import describe
 from marl_sale.spec import EnvSpec
 from marl_sale.stages import preflight
-from marl_sale.stages._artifacts import load_policy, recipe_of, require_same_task
+from marl_sale.stages._artifacts import as_artifact_error, load_policy, recipe_of, require_same_task
 from marl_sale.stages._machine import choose_device
+from marl_sale.stages._render import require_gif
 from marl_sale.stages._runs import not_empty, progress_of, require_unfinished, require_vacant
 from marl_sale.stages.evaluate import open_agent
 from marl_sale.stages.folders import finished_seconds
@@ -136,11 +138,16 @@ def evaluate(
     episodes: int | None = None,
     checkpoint: str = "latest",
     backend: str | None = None,
+    render: Path | None = None,
 ) -> StageResult:
     """Plan of `eval`."""
     artifact, chosen, recipe = open_agent(agent, checkpoint, backend)
     config = recipe.config
-    where, spec = choose_device(device, config.train.threads), describe(config.env)
+    where = choose_device(device, config.train.threads)
+    if render is not None:
+        require_gif(render)
+    with as_artifact_error(artifact) if backend is None else nullcontext():
+        spec = describe(config.env)
     require_same_task(artifact, spec)
     policy = load_policy(chosen, config, spec)
     _require_vacant(out)

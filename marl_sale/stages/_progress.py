@@ -79,7 +79,7 @@ class Progress:
     counters: Counters
     averages: Averages
     best_score: float | None = None
-    """Highest evaluated return so far."""
+    """Highest evaluated return of weights that were saved: better ones get a checkpoint."""
     evaluation: dict[str, float | None] = field(default_factory=dict)
     """Row of the latest evaluation."""
     guard: Guard = field(default_factory=Guard)

@@ -355,6 +355,22 @@ def test_a_checkpoint_is_scored_by_its_own_weights_alone(
     assert artifact.checkpoints() == [best.step, latest.step]
 
 
+def test_the_best_checkpoint_is_the_best_of_weights_that_were_saved(
+    short_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Agents that have learned nothing are evaluated, not saved: nothing has to be better than they."""
+    returns = iter([0.9, 0.1, 0.3, 0.2])
+
+    def pretended(env: object, policy: Policy, episodes: int, clock: Clock) -> list[EpisodeRow]:
+        return [EpisodeRow(0, 0, next(returns), 1, success=True)]
+
+    monkeypatch.setattr(train, "evaluate_policy", pretended)
+    run(short_recipe("qmix", changes=["train.checkpoint_period=1000"]), tmp_path / "agent")
+    best, latest = (opened(tmp_path / "agent").checkpoint(name) for name in ("best", "latest"))
+    assert (best.score, latest.score) == (0.3, 0.2)
+    assert best.json("state")["best_score"] == 0.3  # a run resumed from it knows
+
+
 def test_training_starts_from_the_world_model_given(
     world_model: Path, short_recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:

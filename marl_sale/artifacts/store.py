@@ -41,7 +41,6 @@ Keep = Literal["latest", "best", "every"]
 """Which checkpoints of a run stay; `best` is the latest and the best."""
 
 COMMAND = "command.txt"
-LOG = "log.txt"
 _FIXED = (CONFIG, COMMAND)
 """Written at creation, and where a run becomes a longer one; listed in the manifest from then on."""
 
@@ -330,12 +329,6 @@ class Run(Writer):
         elif path.is_dir():
             for name in set(_fs.names(path)).difference(keep):
                 _fs.discard(path / name)
-
-    def log(self, text: str) -> None:
-        """Append a line, with the time (UTC), to log.txt."""
-        self._check_open()
-        line = f"{now()} {text.rstrip()}\n"
-        _fs.append(self.path / LOG, line.encode(errors="backslashreplace"))
 
     def finish(
         self,

@@ -45,8 +45,10 @@ def evaluate_policy(
     """
     for first in range(0, episodes, env.num_envs):
         seeds = evaluation_seeds(first, env.num_envs, bank)
-        random = Exploration.of_episodes(env.spec, 1.0, bank, first, env.num_envs, "evaluation")
-        played = play(env, policy, seeds, random if policy is None else None, clock)
+        random = None
+        if policy is None:
+            random = Exploration.of_episodes(env.spec, 1.0, bank, first, env.num_envs, "evaluation")
+        played = play(env, policy, seeds, random, clock)
         for i in range(min(env.num_envs, episodes - first)):
             yield EpisodeRow(
                 episode=first + i,

@@ -53,6 +53,16 @@ def test_rows_do_not_depend_on_the_number_of_environments(
     assert [row.seed for row in found[0]] == evaluation_seeds(0, 10).tolist()
 
 
+def test_greedy_play_draws_no_noise(
+    agent: Path, short_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = short_recipe().config
+    env = make_env(config.env, 2)
+    policy = load_policy(Artifact.open(agent, kind="agent").checkpoint("latest"), config, env.spec)
+    monkeypatch.delattr(evaluate.Exploration, "of_episodes")
+    assert len(list(evaluate_policy(env, policy, 2))) == 2
+
+
 def test_random_play_differs_from_bank_to_bank_and_repeats(short_recipe: Callable[..., Recipe]) -> None:
     env = make_env(short_recipe("masked", changes=["env.task=match-3"]).config.env, 5)
     banks = [list(evaluate_policy(env, None, 20, bank=bank)) for bank in (0, 0, 1)]

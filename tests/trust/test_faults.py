@@ -54,10 +54,14 @@ class Refusing:
 
 
 def latest(found: dict[Any, Any], root: Path) -> dict[Any, Any]:
-    """The content of a life but for older checkpoints: which there are depends on when there was space."""
+    """The content of a life but for older checkpoints, and the best score among them: which there are depends
+    on when there was space.
+    """
     last = {name: Artifact.open(root / name, kind="agent", status=("complete", "failed")) for name in RUNS}
     return {
-        key: value
+        key: {name: each for name, each in value.items() if name != "best_score"}
+        if isinstance(key[1], int)
+        else value
         for key, value in found.items()
         if not isinstance(key[1], int) or key[1] == last[key[0]].checkpoints()[-1]
     }

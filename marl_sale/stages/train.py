@@ -72,8 +72,8 @@ REUSED_SECTIONS = (
 def train_columns(algorithm: Qmix) -> tuple[str, ...]:
     """Columns of metrics/train.jsonl."""
     losses = tuple(f"loss_{name}" for name in algorithm.loss_names)
-    measured = ("epsilon", "loss", *losses, "grad_norm", "episode_return", "episode_length", "win_rate")
-    return (*asdict(Counters()), *measured)
+    learned = ("loss", *losses, *algorithm.noted_names, "grad_norm")
+    return (*asdict(Counters()), "epsilon", *learned, "episode_return", "episode_length", "win_rate")
 
 
 def collect(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -84,7 +85,8 @@ def test_what_is_written(agent: Path, short_recipe: Callable[..., Recipe]) -> No
             "seconds",
         ),
         *("time_environment", "time_acting", "time_learning", "time_evaluation"),
-        *("epsilon", "loss", *losses, "grad_norm", "episode_return", "episode_length", "win_rate"),
+        *("epsilon", "loss", *losses, "q_taken", "td_target", "td_error_abs", "grad_norm"),
+        *("episode_return", "episode_length", "win_rate"),
     ]
     assert tuple(evaluation_rows[0]) == train.EVALUATION_COLUMNS
 
@@ -132,6 +134,18 @@ def test_without_world_model_and_sale_the_run_is_qmix(
     )
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_means_are_of_numbers_and_of_tensors_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors are read all at once: each reading waits for the device."""
+    reads: list[Any] = []
+    monkeypatch.setattr(torch.Tensor, "__float__", reads.append)
+    averages = Averages()
+    averages.add({"loss": torch.tensor(0.1), "epsilon": 0.5, "grad_norm": torch.tensor(3.0)})
+    averages.add({"loss": torch.tensor(0.3), "epsilon": 0.25})
+    assert averages.mean("loss") == (float(np.float32(0.1)) + float(np.float32(0.3))) / 2
+    assert (averages.mean("epsilon"), averages.mean("grad_norm"), averages.mean("x")) == (0.375, 3.0, None)
+    assert not reads
 
 
 def progress_of(recipe: Recipe, num_envs: int) -> tuple[Progress, Any]:

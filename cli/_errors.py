@@ -63,7 +63,9 @@ def _os_error(problem: OSError) -> Exception:
             return DiskFullError(where, "Free some space, or choose another folder with --out.")
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return UsageError(
-                where, "Choose a folder you may write to with --out, or change its permissions."
+                where, "Choose another place (of an artifact: with --out), or change its permissions."
             )
+        case errno.EEXIST | errno.ENOTDIR | errno.EISDIR | errno.ENAMETOOLONG | errno.ELOOP:
+            return UsageError(where, "Choose another path.")
         case _:
             return problem

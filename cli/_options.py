@@ -30,7 +30,12 @@ Out = Annotated[
         show_default=False,
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of everything random.")]
+Seed = Annotated[
+    int,
+    typer.Option(  # a manifest holds no larger one
+        "--seed", metavar="N", min=0, max=2**63 - 1, help="Seed of everything random."
+    ),
+]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"],
     typer.Option(

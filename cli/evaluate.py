@@ -137,7 +137,14 @@ def evaluate(
     folder = out or folders.default_eval_out(artifact, chosen.step, seed, episodes, backend)
     if dry_run:
         planned = plan.evaluate(
-            path, folder, seed=seed, device=device, episodes=episodes, checkpoint=step, backend=backend
+            path,
+            folder,
+            seed=seed,
+            device=device,
+            episodes=episodes,
+            checkpoint=step,
+            backend=backend,
+            render=render,
         )
         deliver(planned, as_json=as_json, quiet=quiet)
         return

@@ -25,15 +25,16 @@ app = typer.Typer(
     help="List, show and verify artifacts: the folders that the commands write.",
 )
 
+RESULTS = Path("results")
+"""Where commands write by default."""
+
 RunPath = Annotated[Path, typer.Argument(metavar="ARTIFACT", show_default=False, help="An artifact folder.")]
 
 
 @app.command("ls")
 @translated
 def ls(
-    root: Annotated[Path, typer.Argument(metavar="ROOT", help="Where to look, at any depth.")] = Path(
-        "results"
-    ),
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="Where to look, at any depth.")] = RESULTS,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -46,6 +47,8 @@ def ls(
     from marl_sale.artifacts.manifest import read_manifest
     from marl_sale.artifacts.reader import find_artifacts
 
+    if not root.is_dir() and root != RESULTS:  # which is there once something has been written
+        raise ArtifactError(f"{root}: no such folder", "name the folder in which the artifacts are")
     rows: list[dict[str, str | int | float | None]] = []
     for path in find_artifacts(root):
         try:
@@ -113,7 +116,7 @@ def show_lineage(
             help="Where to look for what is no longer where it was.",
             show_default=True,
         ),
-    ] = Path("results"),
+    ] = RESULTS,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

@@ -47,7 +47,8 @@ def train(
             "--rollout-workers",
             metavar="N",
             min=1,
-            help="With --engine ray: so many actors play; no result depends on it. Default: one a CPU.",
+            help="With --engine ray: so many actors play; no result depends on it. Default: one a CPU; with "
+            "RAY_ADDRESS, of a cluster whose size is not known here, one an environment.",
             show_default=False,
         ),
     ] = None,

@@ -173,6 +173,7 @@ def test_the_commands_agree_on_default_folders_and_dry_runs(
         (["train", "tiny/match", "--out", "full"], 4, "--out"),
         (["train", "tiny/match", "--resume", "--out", "gone"], 3, "gone"),
         (["train", "tiny/match", "--device", "tpu"], 2, "tpu"),
+        (["train", "tiny/match", "--seed", str(2**63)], 2, "--seed"),
         (["train", "tiny/match", "--rollout-workers", "2"], 2, "--engine ray"),
         (["train", "tiny/match", "--no-sync"], 2, "--engine ray"),
         (["train", "tiny/match", "--engine", "ray", "--rollout-workers", "999"], 2, "at most 8"),
@@ -252,9 +253,12 @@ def test_a_plan_looks_at_every_folder_that_would_be_written(tmp_path: Path) -> N
     full.mkdir()
     (full / "precious.txt").write_text("x")
     out = ["--out", str(tmp_path / "wm"), "--save-dataset", str(full)]
-    refused = run("pretrain-wm", "tiny/match+tiny", *out, "--dry-run")
-    assert refused.exit_code == 4
-    assert str(full) in refused.stderr
+    for how in (["--dry-run"], []):
+        refused = run("pretrain-wm", "tiny/match+tiny", *out, *how)
+        assert refused.exit_code == 4
+        assert str(full) in refused.stderr
+        assert "choose another folder with --save-dataset" in refused.stderr
+    assert not (tmp_path / "wm").exists()
 
 
 def test_tensorboard_missing_is_said_before_anything_starts(

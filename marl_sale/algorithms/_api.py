@@ -64,6 +64,10 @@ class Algorithm(nn.Module, ABC):
         super().__init__()
         self.config, self.spec = config, spec
         self.updates = 0
+        self.noted: dict[str, Tensor] = {}
+        """Of the latest losses: scalars that a run reports beside them, without gradient."""
+
+    noted_names: tuple[str, ...] = ()
 
     @property
     @abstractmethod
@@ -94,7 +98,8 @@ class Algorithm(nn.Module, ABC):
         self.optimiser = build_optimiser(self.config, self.parameters())
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One optimiser step on the unified loss E10; returns each loss, their sum and the gradient norm.
+        """One optimiser step on the unified loss E10; returns each loss, their sum, what was noted and the
+        gradient norm, none of them read from the device yet.
 
         Where the gradient is not finite the step is left out: no weight is touched, the update is counted and
         NotFiniteError raised.
@@ -116,7 +121,7 @@ class Algorithm(nn.Module, ABC):
         if error is not None:
             raise error
         figures = {f"loss_{name}": value.detach() for name, value in losses.items()}
-        return {"loss": loss.detach(), **figures, "grad_norm": grad_norm}
+        return {"loss": loss.detach(), **figures, **self.noted, "grad_norm": grad_norm}
 
     def _not_finite(self, batch: Batch, losses: dict[str, Tensor]) -> NotFiniteError:
         """Names the first tensor that is not finite, in the order of the computation."""

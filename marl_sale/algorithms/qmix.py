@@ -28,6 +28,7 @@ class Qmix(Algorithm):
         self.target_mixer = copy.deepcopy(self.mixer).requires_grad_(False)
 
     with_sale = False
+    noted_names = ("q_taken", "td_target", "td_error_abs")
 
     @property
     def context_size(self) -> int:
@@ -69,7 +70,7 @@ class Qmix(Algorithm):
         context: Float[Tensor, "rows context"],
         target_context: Float[Tensor, "rows context"],
     ) -> Float[Tensor, ""]:
-        """E8 and E9."""
+        """E8 and E9; notes what the values are, as an error can stay small while they drift."""
         q_tot = self.mixer(self.agent.q_taken(batch.now(h), batch.actions), batch.now(context))
         with torch.no_grad():
             target_next_q_i = self.target_agent.q_taken(batch.next(target_h), batch.next(greedy))
@@ -81,6 +82,8 @@ class Qmix(Algorithm):
                 self.config.discount,
             )
             self.note_targets(y)
+            noted = (q_tot.mean(), y.mean(), (q_tot - y).abs().mean())
+            self.noted = dict(zip(self.noted_names, noted, strict=True))
         return td_loss(q_tot, y)
 
     def limit_target_values(self, target_next_q_tot: Tensor) -> Tensor:

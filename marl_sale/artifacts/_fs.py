@@ -278,17 +278,6 @@ def close(descriptor: int) -> None:
     os.close(descriptor)
 
 
-def append(path: Path, data: bytes) -> None:
-    """Append to a file that may be missing; not flushed."""
-    with explained("append", path):
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o666)
-        try:
-            _write_all(descriptor, data)
-        finally:
-            os.close(descriptor)
-
-
 # --- locks
 
 

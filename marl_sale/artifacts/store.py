@@ -41,13 +41,18 @@ Keep = Literal["latest", "best", "every"]
 """Which checkpoints of a run stay; `best` is the latest and the best."""
 
 COMMAND = "command.txt"
-LOG = "log.txt"
 _FIXED = (CONFIG, COMMAND)
 """Written at creation, and where a run becomes a longer one; listed in the manifest from then on."""
 
 
-def _check_vacant(folder: Path, *, locked: bool) -> None:
-    """RunExistsError unless `folder` is empty, or holds nothing but a run killed before it had a manifest."""
+def check_vacant(folder: Path, *, locked: bool = False) -> None:
+    """RunExistsError unless `folder` is missing, empty, or holds nothing but a run killed before it had a
+    manifest; StoppedError where another process writes to it (`locked`: it is ours).
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise RunExistsError(f"{folder}: exists and is not a folder", "choose another folder with --out")
     found = _fs.names(folder)
     ours = [name for name in found if name in {LOCK, *_FIXED} or name.startswith(_fs.TEMPORARY)]
     if not found or (LOCK in found and ours == found):
@@ -103,13 +108,11 @@ class Run(Writer):
         Raises RunExistsError where it is not, StoppedError where another process writes to it.
         """
         (kind,) = kinds(kind)
-        if out.exists() and not out.is_dir():
-            raise RunExistsError(f"{out}: exists and is not a folder", "choose another folder with --out")
+        check_vacant(out)
         _fs.make_folder(out)
-        _check_vacant(out, locked=False)
         lock = _lock.take(out)
         try:
-            _check_vacant(out, locked=True)  # another process may have come and gone
+            check_vacant(out, locked=True)  # another process may have come and gone
             _fs.sweep(out)
             files = _write_texts(out, command, config_text)
             time = now()
@@ -331,12 +334,6 @@ class Run(Writer):
         elif path.is_dir():
             for name in set(_fs.names(path)).difference(keep):
                 _fs.discard(path / name)
-
-    def log(self, text: str) -> None:
-        """Append a line, with the time (UTC), to log.txt."""
-        self._check_open()
-        line = f"{now()} {text.rstrip()}\n"
-        _fs.append(self.path / LOG, line.encode(errors="backslashreplace"))
 
     def finish(
         self,

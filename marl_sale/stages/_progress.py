@@ -57,7 +57,10 @@ class Averages:
     counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, values: Mapping[str, float | Tensor]) -> None:
-        for name, value in values.items():
+        scalars = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        # All at once: each reading waits until the device has done what it was told.
+        read = torch.stack(list(scalars.values())).tolist() if scalars else []
+        for name, value in {**values, **dict(zip(scalars, read, strict=True))}.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
             self.counts[name] = self.counts.get(name, 0) + 1
 
@@ -79,7 +82,7 @@ class Progress:
     counters: Counters
     averages: Averages
     best_score: float | None = None
-    """Highest evaluated return so far."""
+    """Highest evaluated return of weights that were saved: better ones get a checkpoint."""
     evaluation: dict[str, float | None] = field(default_factory=dict)
     """Row of the latest evaluation."""
     guard: Guard = field(default_factory=Guard)

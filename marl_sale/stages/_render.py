@@ -1,5 +1,9 @@
 """A played episode as an animation."""
 
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +20,30 @@ MILLISECONDS_PER_STEP = 200
 
 
 def require_gif(file: Path) -> None:
-    """UsageError for a file of another kind."""
+    """UsageError for a file of another kind, or one that cannot be written: known before the episodes are
+    played. Writes nothing.
+    """
     if file.suffix.lower() != ".gif":
         raise UsageError(f"--render {file}: only .gif is written", f"try {file.with_suffix('.gif')}")
+    with _refused(file):
+        there = next(path for path in (file, *file.absolute().parents) if path.exists())
+        if not (there.is_file() if there is file else there.is_dir()):
+            raise OSError(errno.EISDIR if there is file else errno.ENOTDIR, f"{there} is in the way")
+        if not os.access(there, os.W_OK):
+            raise OSError(errno.EACCES, f"{there} may not be written to")
+
+
+@contextmanager
+def _refused(file: Path) -> Iterator[None]:
+    """UsageError, naming the option, for what the system says of `file`; a full disk is another matter."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UsageError(
+            f"--render {file}: cannot be written: {error.strerror or error}", "name another file"
+        ) from error
 
 
 @torch.no_grad()
@@ -51,5 +76,7 @@ def render_episode(
         if transition.terminated[0] or transition.truncated[0]:
             break
     pictures = [Image.fromarray(frame) for frame in frames]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    pictures[0].save(file, save_all=True, append_images=pictures[1:], duration=MILLISECONDS_PER_STEP, loop=0)
+    more, pace = pictures[1:], MILLISECONDS_PER_STEP
+    with _refused(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pictures[0].save(file, save_all=True, append_images=more, duration=pace, loop=0)

@@ -6,7 +6,7 @@ from typing import Any
 
 from marl_sale.artifacts.manifest import MANIFEST, Input, Manifest, differences, read_manifest
 from marl_sale.artifacts.reader import Artifact
-from marl_sale.artifacts.store import Keep, Run
+from marl_sale.artifacts.store import Keep, Run, check_vacant
 from marl_sale.config.recipe import Recipe
 from marl_sale.config.schema import UNSEEN
 from marl_sale.errors import ArtifactError, ConfigError, RunExistsError
@@ -110,19 +110,37 @@ def _trains_longer(
     return not differences(found, asked_for)
 
 
-def require_vacant(out: Path, kind: str, recipe: Recipe, seed: int, spec: EnvSpec) -> None:
-    """RunExistsError where `begin` would raise it."""
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise occupied(out, kind, recipe, seed, spec) or not_empty(out)
+def require_vacant(
+    out: Path,
+    kind: str,
+    recipe: Recipe,
+    seed: int,
+    spec: EnvSpec,
+    command: str = SAME_COMMAND,
+    option: str = "--out",
+) -> None:
+    """RunExistsError or StoppedError where `begin` would raise it; `option` is the one that named `out`."""
+    try:
+        check_vacant(out)
+    except RunExistsError:
+        raise (occupied(out, kind, recipe, seed, spec, command, option) or not_empty(out, option)) from None
 
 
-def not_empty(out: Path) -> RunExistsError:
+def not_empty(out: Path, option: str = "--out") -> RunExistsError:
     """Of a folder with something in it that is not even a run."""
-    return RunExistsError(f"{out}: not empty; nothing in it was touched", "choose another folder with --out")
+    return RunExistsError(
+        f"{out}: not empty; nothing in it was touched", f"choose another folder with {option}"
+    )
 
 
 def occupied(
-    out: Path, kind: str, recipe: Recipe, seed: int, spec: EnvSpec, command: str = SAME_COMMAND
+    out: Path,
+    kind: str,
+    recipe: Recipe,
+    seed: int,
+    spec: EnvSpec,
+    command: str = SAME_COMMAND,
+    option: str = "--out",
 ) -> RunExistsError | None:
     """Why a run cannot be started in `out`, and what to type; None where there is no run in it."""
     try:
@@ -132,14 +150,14 @@ def occupied(
         return None
     if problems:
         found = f"{manifest.kind} of {manifest.recipe}, seed {manifest.seed}, {manifest.status}"
-        hint = "choose another folder with --out"
+        hint = f"choose another folder with {option}"
         if _trains_longer(out, manifest, kind, recipe, seed, spec):
             hint += f"; or train this one for longer: {command} --resume"
         return RunExistsError(
             "\n".join([f"{out}: holds another run ({found}); nothing in it was touched", *problems]), hint
         )
     if manifest.status == "complete":
-        return _complete(out, kind)
+        return _complete(out, kind, option)
     reached = f"{manifest.status}, {progress_of(manifest.counters)}"
     return RunExistsError(
         f"{out}: this run was begun before and is not finished ({reached}); nothing in it was touched",
@@ -155,10 +173,10 @@ def progress_of(counters: Mapping[str, float]) -> str:
     return "before its first checkpoint"
 
 
-def _complete(out: Path, kind: str) -> RunExistsError:
+def _complete(out: Path, kind: str, option: str = "--out") -> RunExistsError:
     return RunExistsError(
         f"{out}: this run is complete; nothing is left to do, and nothing in it was touched",
-        f"marl-sale runs show {out} shows it; choose another folder with --out to make it again"
+        f"marl-sale runs show {out} shows it; choose another folder with {option} to make it again"
         + (", or train for longer: a larger train.env_steps and --resume" if kind == "agent" else ""),
     )
 

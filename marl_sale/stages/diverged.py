@@ -35,7 +35,7 @@ class Guard:
     skipped: list[int] = field(default_factory=list)
 
     def too_many(self, update: int) -> bool:
-        """Note that `update` was left out; True after more than 3 in a row, or 10 of the last 1,000."""
+        """Note that `update` was left out; True after more than 3 in a row or 10 of the last 1,000."""
         self.skipped = [number for number in self.skipped if number > update - _WINDOW] + [update]
         in_a_row = self.skipped[-_IN_A_ROW - 1 :] == list(range(update - _IN_A_ROW, update + 1))
         return in_a_row or len(self.skipped) > _IN_WINDOW
@@ -63,7 +63,8 @@ def keep(written: Run, algorithm: Qmix, error: TooManySkippedError) -> None:
         tensors["noise"] = error.noise
     bits = {name: value.cpu().view(_AS_BITS.get(value.dtype, value.dtype)) for name, value in tensors.items()}
     written.write_tensors(f"{_BUNDLE}/update", bits)
-    written.write_json(f"{_BUNDLE}/update", {"first_not_finite": error.first, "what": error.what})
+    about = {"update": algorithm.updates, "first_not_finite": error.first, "what": error.what}
+    written.write_json(f"{_BUNDLE}/update", about)
 
 
 def repeat(path: Path) -> NotFiniteError:
@@ -75,6 +76,8 @@ def repeat(path: Path) -> NotFiniteError:
     if f"{_BUNDLE}/update.safetensors" not in artifact.manifest.files:
         raise ArtifactError(f"{path}: did not diverge: there is no {_BUNDLE}/update.safetensors in it")
     algorithm = build(recipe_of(artifact).config, spec_of(artifact))
+    number = artifact.json(f"{_BUNDLE}/update").get("update")
+    algorithm.updates = number - 1 if isinstance(number, int) else 0
     stored = artifact.tensors(f"{_BUNDLE}/update")
 
     def part(prefix: str, like: dict[str, Tensor]) -> dict[str, Tensor]:

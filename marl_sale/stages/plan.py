@@ -6,6 +6,7 @@ nothing. Counts that depend on how long episodes turn out to be are bounds, and 
 
 import math
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from marl_sale.spec import EnvSpec
 from marl_sale.stages import _occupied, preflight
 from marl_sale.stages import evaluate as eval_stage
 from marl_sale.stages import plot as plot_stage
-from marl_sale.stages._artifacts import load_policy, recipe_of, require_same_task
+from marl_sale.stages._artifacts import as_artifact_error, load_policy, recipe_of, require_same_task
 from marl_sale.stages._machine import choose_device
+from marl_sale.stages._render import require_gif
 from marl_sale.stages._runs import progress_of, require_unfinished, require_vacant
 from marl_sale.stages.folders import finished_seconds
-from marl_sale.stages.pretrain_wm import require_possible
+from marl_sale.stages.pretrain_wm import require_possible, require_room
 from marl_sale.stages.result import StageResult
 from marl_sale.stages.train import load_world_model
 
@@ -58,8 +60,7 @@ def pretrain_wm(
         require_same_task(stored, spec)
         episodes = int(stored.manifest.counters["episodes"])
     reached = _begin(out, "world-model", recipe, seed, spec, resume=resume)
-    if save_dataset is not None and not resume:
-        require_vacant(save_dataset, "dataset", recipe, seed, spec)
+    require_room(recipe, out, save_dataset, seed, spec, resume=resume)
     algorithm = build_pretraining(config, spec)
     needs = preflight.pretraining(algorithm, saves_dataset=save_dataset is not None)
     preflight.require("pretrain-wm", needs, out, overcommit=allow_overcommit)
@@ -140,11 +141,16 @@ def evaluate(
     episodes: int | None = None,
     checkpoint: str = "latest",
     backend: str | None = None,
+    render: Path | None = None,
 ) -> StageResult:
     """Plan of `eval`."""
     artifact, chosen, recipe = eval_stage.open_agent(agent, checkpoint, backend)
     config = recipe.config
-    where, spec = choose_device(device, config.train.threads), describe(config.env)
+    where = choose_device(device, config.train.threads)
+    if render is not None:
+        require_gif(render)
+    with as_artifact_error(artifact) if backend is None else nullcontext():
+        spec = describe(config.env)
     require_same_task(artifact, spec)
     policy = load_policy(chosen, config, spec)
     asked = eval_stage.asked_for(recipe, seed, episodes, (artifact, chosen))

@@ -31,7 +31,7 @@ from marl_sale.stages._artifacts import load_policy, recipe_of, require_same_tas
 from marl_sale.stages._fitting import Fitting, report, split_episodes, summary
 from marl_sale.stages._machine import Due, choose_device
 from marl_sale.stages._replay_files import REPLAY, ReplayFiles
-from marl_sale.stages._runs import CONTINUE, begin, progress_of
+from marl_sale.stages._runs import CONTINUE, SAME_COMMAND, begin, progress_of, require_vacant
 from marl_sale.stages.result import StageResult
 from marl_sale.stop import StopFlag, stop_on_signal
 
@@ -64,6 +64,32 @@ def require_possible(recipe: Recipe, policy: Path | None, dataset: Path | None) 
         )
     if policy is not None and dataset is not None:
         raise UsageError("--policy and --dataset exclude each other: a dataset is not gathered again")
+
+
+def require_room(
+    recipe: Recipe,
+    out: Path,
+    save_dataset: Path | None,
+    seed: int,
+    spec: EnvSpec,
+    *,
+    resume: bool,
+    command: str = SAME_COMMAND,
+) -> None:
+    """RunExistsError where either folder cannot be written in, UsageError where one is in the other's way:
+    before the first is taken, as a run that fails at the second leaves it behind.
+    """
+    if not resume:
+        require_vacant(out, "world-model", recipe, seed, spec, command)
+    if save_dataset is None:
+        return
+    if save_dataset.resolve() in (out.resolve(), *out.resolve().parents):
+        raise UsageError(
+            f"--save-dataset {save_dataset}: is, or contains, the folder of the world model ({out})",
+            "name another folder for the dataset",
+        )
+    if not (resume and (save_dataset / MANIFEST).exists()):
+        require_vacant(save_dataset, "dataset", recipe, seed, spec, command, "--save-dataset")
 
 
 class Pretrain:
@@ -186,6 +212,7 @@ def run(
         needs = preflight.pretraining(algorithm, saves_dataset=save_dataset is not None)
         preflight.require("pretrain-wm", needs, out, overcommit=allow_overcommit)
         source, behaviour, inputs = _source(policy, dataset, env.spec)
+        require_room(recipe, out, save_dataset, seed, env.spec, resume=resume, command=command)
         start = partial(
             begin,
             recipe=recipe,

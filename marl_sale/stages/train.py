@@ -76,8 +76,8 @@ REUSED_SECTIONS = (
 def train_columns(algorithm: Qmix) -> tuple[str, ...]:
     """Columns of metrics/train.jsonl."""
     losses = tuple(f"loss_{name}" for name in algorithm.loss_names)
-    measured = ("epsilon", "loss", *losses, "grad_norm", "episode_return", "episode_length", "win_rate")
-    return (*asdict(Counters()), *measured)
+    learned = ("loss", *losses, *algorithm.noted_names, "grad_norm")
+    return (*asdict(Counters()), "epsilon", *learned, "episode_return", "episode_length", "win_rate")
 
 
 def collect(
@@ -205,7 +205,7 @@ class Training:
         averages.clear()
 
     def evaluate(self, env: VectorEnv) -> tuple[float, bool]:
-        """One row of the evaluation metrics; its return, and whether that is the best so far."""
+        """One row of the evaluation metrics; its return, and whether that is above all that were saved."""
         counters, began = self.progress.counters, perf_counter()
         episodes = self.config.evaluation.episodes
         clock = Clock()
@@ -219,10 +219,11 @@ class Training:
         self.observer.row("evaluation", row)
         self.progress.evaluation = row
         score = float(summary["episode_return"])
+        return score, self.is_best(score)
+
+    def is_best(self, score: float) -> bool:
         best = self.progress.best_score
-        if best is None or score > best:
-            self.progress.best_score = score
-        return score, best is not None and score > best
+        return best is None or score > best
 
     def checkpoint(self, score: float | None, *, scheduled: bool = True, is_last: bool = False) -> None:
         """Everything a resumed run needs; `score` is the return of these very weights, if just evaluated.
@@ -233,8 +234,10 @@ class Training:
         Where the disk is full, training goes on from memory and the next checkpoint tries again. Raises
         DiskFullError for the third failure in a row, and where no other checkpoint follows (`is_last`).
         """
-        counters = self.progress.counters
+        counters, best_before = self.progress.counters, self.progress.best_score
         self.due.reset()
+        if score is not None and self.is_best(score):
+            self.progress.best_score = score  # part of what is saved, so it is said before
         try:
             with self.written.checkpoint(
                 counters.env_steps,
@@ -244,6 +247,8 @@ class Training:
             ) as writer:
                 self.progress.save(writer, self.files, scheduled=scheduled)
         except DiskFullError as error:
+            if counters.env_steps not in self.written.scheduled_steps:
+                self.progress.best_score = best_before
             self.saves_failed += 1
             if is_last or self.saves_failed == MOST_FAILED_SAVES:
                 raise

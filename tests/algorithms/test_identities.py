@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
+from marl_sale.algorithms import qmix as qmix_file
 from marl_sale.algorithms._load import build
 from marl_sale.algorithms.mmsa import Mmsa
 from marl_sale.algorithms.qmix import Qmix
@@ -12,6 +14,7 @@ from marl_sale.config.schema import Config
 from marl_sale.data.batch import Batch
 from marl_sale.data.episodes import Episodes
 from marl_sale.data.replay import replay_of
+from marl_sale.functional.targets import td_loss
 from marl_sale.spec import EnvSpec
 
 ABLATIONS = ("no-world-model", "no-sale", "no-kl-balancing", "no-global-state", "k0")
@@ -48,6 +51,32 @@ def test_without_world_model_and_sale_it_is_qmix_bit_for_bit(
         assert torch.equal(mmsa.state_dict()[name], parameter), name
     fresh = build(small_config("qmix", changes=changes), spec, seed=5).state_dict()
     assert any(not torch.equal(fresh[name], value) for name, value in qmix.state_dict().items())
+
+
+@pytest.mark.parametrize("overlay", ["qmix", "vdn", "iql", "masked", "no-sale"])
+def test_what_is_noted_of_the_values_is_what_the_loss_is_made_of(
+    overlay: str,
+    spec: EnvSpec,
+    small_config: Callable[..., Config],
+    batches: list[Batch],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def watched(q_tot: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        seen[:] = q_tot.detach().double(), y.double()
+        return td_loss(q_tot, y)
+
+    monkeypatch.setattr(qmix_file, "td_loss", watched)
+    algorithm = build(small_config(overlay), spec)
+    figures = algorithm.update(batches[0])
+    q_tot, y = (values.numpy() for values in seen)
+    assert figures["loss_td"].item() == pytest.approx(((q_tot - y) ** 2).mean(), rel=1e-5)
+    expected = {"q_taken": q_tot.mean(), "td_target": y.mean(), "td_error_abs": np.abs(q_tot - y).mean()}
+    assert set(algorithm.noted_names) == set(expected)
+    for name, value in expected.items():
+        assert figures[name].item() == pytest.approx(value, rel=1e-5, abs=1e-6)
+        assert not figures[name].requires_grad
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from marl_sale.algorithms.qmix import Qmix
 from marl_sale.analysis.world_model_report import OpenLoopError
 from marl_sale.config.schema import LossWeights
 from marl_sale.stages._progress import Counters
@@ -21,6 +22,7 @@ NAMED = set(re.findall(r"`([a-z_0-9]+)`", PAGE))
         tuple(Counters.__annotations__),
         tuple(f"loss_{name}" for name in LossWeights.model_fields if name != "core"),
         ("core", "epsilon", "loss", "grad_norm"),
+        Qmix.noted_names,
         EVALUATION_COLUMNS,
         tuple(EpisodeRow.__annotations__),
         tuple(summarise([EpisodeRow(0, 1, 0.5, 3, True)])),

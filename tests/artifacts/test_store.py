@@ -46,7 +46,6 @@ def test_a_finished_run_reads_back(start: Start, tmp_path: Path) -> None:
         run.write_json("report", {"errors": [0.5]})
         run.write_text("table.md", "| a |\n")
         run.write_bytes("figures/curve.png", b"\x89PNG")
-        run.log("it began\x1b")
         save(run, 5, 0.5)
         run.finish("complete", counters={"env_steps": 5, "seconds": 1.5}, notes=["a\nnote"])
     artifact = Artifact.open(tmp_path / "run", kind="agent")
@@ -66,7 +65,6 @@ def test_a_finished_run_reads_back(start: Start, tmp_path: Path) -> None:
     assert set(manifest.files) == {
         "config.yaml",
         "command.txt",
-        "log.txt",
         "table.md",
         "report.json",
         "episodes.jsonl",
@@ -369,7 +367,6 @@ def test_a_finished_run_takes_nothing_more(start: Start) -> None:
     run.finish("complete", counters={})
     for attempt in (
         lambda: run.write_text("a", "b"),
-        lambda: run.log("a"),
         lambda: run.metrics("train", ["a"]),
         lambda: save(run, 1),
         lambda: run.finish("failed", counters={}),

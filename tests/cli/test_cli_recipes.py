@@ -61,7 +61,9 @@ def test_a_copy_means_the_same_and_never_overwrites(
     assert Path("mine.yaml").read_text() == "precious"
 
 
-@pytest.mark.parametrize("file", ["mine.txt", "nowhere/mine.yaml"])
+@pytest.mark.parametrize(
+    "file", ["mine.txt", "nowhere/mine.yaml", "/dev/null/mine.yaml", "x" * 999 + ".yaml"]
+)
 def test_a_copy_goes_where_it_can_be_used(file: str, tmp_path: Path) -> None:
     refused = cli.invoke(app, ["recipes", "cp", "tiny/match", str(tmp_path / file)])
     assert refused.exit_code == 2

@@ -56,6 +56,17 @@ def test_ls_of_nothing_says_so_on_stderr(tmp_path: Path) -> None:
     assert "no artifact" in nothing.stderr
 
 
+def test_ls_of_a_folder_that_is_not_there_is_an_error_unless_nobody_named_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused = cli.invoke(app, ["runs", "ls", "gone"])
+    assert (refused.exit_code, refused.stdout) == (3, "")
+    assert "gone: no such folder" in refused.stderr
+    nothing = cli.invoke(app, ["runs", "ls"])
+    assert (nothing.exit_code, nothing.stderr) == (0, "no artifact below results\n")
+
+
 def test_show_says_what_the_manifest_says(agent: Path) -> None:
     shown = cli.invoke(app, ["runs", "show", str(agent)]).stdout
     for expected in ("complete", "discount=0.9", "score 0.25", "env_steps", "looks good", "version torch"):

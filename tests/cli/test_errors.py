@@ -28,6 +28,11 @@ def ends_with(problem: BaseException, *, debug: bool = False) -> int:
         (StoppedError("stopped"), 75),
         (OSError(errno.ENOSPC, "No space left on device", "x"), 8),
         (PermissionError(errno.EACCES, "Permission denied", "x"), 2),
+        (FileExistsError(errno.EEXIST, "File exists", "x"), 2),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "x"), 2),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "x"), 2),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x"), 2),
+        (OSError(errno.ELOOP, "Too many levels of symbolic links", "x"), 2),
         (KeyboardInterrupt(), 130),
     ],
 )

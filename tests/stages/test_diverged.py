@@ -107,7 +107,10 @@ def test_a_run_that_cannot_go_on_ends_and_can_be_repeated(
     assert [note[-6:] for note in notes.notes if "back at" in note] == ["1 of 2", "2 of 2"]
     assert opened(out).manifest.status == "failed"
     assert opened(out).verify() == []
-    assert repeat(out).first == "batch.reward"
+    repeated = repeat(out)
+    assert repeated.first == "batch.reward"
+    assert repeated.what.startswith(caught.value.what.partition(":")[0] + ":")
+    assert not repeated.what.startswith("update 1:")
 
 
 def test_what_goes_wrong_inside_imagination_is_caught_and_named(

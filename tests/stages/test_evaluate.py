@@ -1,6 +1,8 @@
 """eval: the same episodes however they are played, and honest summaries of them."""
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,10 @@ from marl_sale.analysis.statistics import wilson_interval
 from marl_sale.artifacts.reader import Artifact
 from marl_sale.config.recipe import Recipe, load_recipe
 from marl_sale.envs._load import make_env
-from marl_sale.errors import ArtifactError, DiskFullError, UsageError
+from marl_sale.errors import ArtifactError, ConfigError, DiskFullError, UsageError
 from marl_sale.observer import Silent
 from marl_sale.seeding import evaluation_seeds
-from marl_sale.stages import evaluate, train
+from marl_sale.stages import evaluate, plan, train
 from marl_sale.stages._artifacts import load_policy
 from marl_sale.stages.evaluate import EpisodeRow, evaluate_policy, summarise
 from marl_sale.stages.result import StageResult
@@ -24,6 +26,10 @@ from marl_sale.stages.result import StageResult
 def run(agent: Path, out: Path, **changes: Any) -> StageResult:
     arguments: dict[str, Any] = {"seed": 0, "device": "cpu", "observer": Silent(), "command": "test"}
     return evaluate.run(agent, out, **{**arguments, **changes})
+
+
+def planned(agent: Path, out: Path, **changes: Any) -> StageResult:
+    return plan.evaluate(agent, out, device="cpu", **changes)
 
 
 def steps(agent: Path) -> tuple[int, int]:
@@ -45,6 +51,16 @@ def test_rows_do_not_depend_on_the_number_of_environments(
     assert found[0] == found[1] == found[2]
     assert [row.episode for row in found[0]] == list(range(10))
     assert [row.seed for row in found[0]] == evaluation_seeds(0, 10).tolist()
+
+
+def test_greedy_play_draws_no_noise(
+    agent: Path, short_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = short_recipe().config
+    env = make_env(config.env, 2)
+    policy = load_policy(Artifact.open(agent, kind="agent").checkpoint("latest"), config, env.spec)
+    monkeypatch.delattr(evaluate.Exploration, "of_episodes")
+    assert len(list(evaluate_policy(env, policy, 2))) == 2
 
 
 def test_random_play_differs_from_bank_to_bank_and_repeats(short_recipe: Callable[..., Recipe]) -> None:
@@ -125,6 +141,48 @@ def test_random_play_is_drawn_as_it_was_played(short_recipe: Callable[..., Recip
     with pytest.raises(UsageError, match=r"random\.png"):
         evaluate.run_random(recipe, tmp_path / "other", **arguments, render=tmp_path / "random.png")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("name", ["file/episode.gif", "folder.gif", "x" * 999 + ".gif", "locked/episode.gif"])
+def test_a_picture_that_cannot_be_written_is_refused_before_any_episode(
+    name: str, agent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("x")
+    for folder in ("folder.gif", "locked"):
+        (tmp_path / folder).mkdir()
+    access = os.access  # a superuser may do everything
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "locked" and access(path, mode))
+    for stage in (run, planned):
+        with pytest.raises(UsageError, match=r"--render .*: cannot be written"):
+            stage(agent, tmp_path / "evaluation", render=tmp_path / name)
+    assert not (tmp_path / "evaluation").exists()
+
+
+def test_where_only_the_system_knows_that_a_picture_cannot_be_written_the_figures_stay(
+    agent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(Image.Image, "save", refuse)
+    with pytest.raises(UsageError, match=r"--render .*: cannot be written: No such file"):
+        run(agent, tmp_path / "evaluation", episodes=2, render=tmp_path / "episode.gif")
+    assert Artifact.open(tmp_path / "evaluation", kind="evaluation").json("report")["episodes"] == 2
+
+
+def test_a_recipe_that_cannot_be_used_is_a_problem_of_the_agent(
+    agent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a dry run as in the run."""
+
+    def refuse(*_: object) -> None:
+        raise ConfigError(["env.task: there is no such task"])
+
+    monkeypatch.setattr(evaluate, "make_env", refuse)
+    monkeypatch.setattr(plan, "describe", refuse)
+    for stage in (run, planned):
+        with pytest.raises(ArtifactError, match="no such task"):
+            stage(agent, tmp_path / "evaluation")
 
 
 def test_random_play_as_an_artifact(short_recipe: Callable[..., Recipe], tmp_path: Path) -> None:

@@ -276,9 +276,32 @@ def test_refusals(
         run(other, out, policy=agent)
     with pytest.raises(ArtifactError, match="needed: dataset"):
         run(short_recipe(), out, dataset=world_model)
-    assert not out.exists()
-    with pytest.raises(RunExistsError):
+    with pytest.raises(RunExistsError, match="complete") as error:
         run(short_recipe(), out, save_dataset=dataset)
+    assert "choose another folder with --save-dataset" in error.value.hint
+    for inside in (out, tmp_path):
+        with pytest.raises(UsageError, match="the folder of the world model"):
+            run(short_recipe(), out, save_dataset=inside)
+    assert not out.exists()
+
+
+def test_a_resumed_run_does_not_pass_over_a_folder_that_is_not_its_dataset(
+    short_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    class Stop(Silent):
+        def progress(self, done: int, figures: object) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    full, out = tmp_path / "full", tmp_path / "wm"
+    full.mkdir()
+    (full / "precious.txt").write_text("x")
+    with pytest.raises(StoppedError):
+        run(short_recipe(), out, observer=Stop())
+    with pytest.raises(RunExistsError, match="full: not empty"):
+        run(short_recipe(), out, save_dataset=full, resume=True)
+    Artifact.open(out, kind="world-model", status=["interrupted"])
+    run(short_recipe(), out, save_dataset=tmp_path / "dataset", resume=True)
+    assert Artifact.open(tmp_path / "dataset", kind="dataset").verify() == []
 
 
 def test_notes_decide_where_nothing_else_differs(world_model: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -84,7 +85,8 @@ def test_what_is_written(agent: Path, short_recipe: Callable[..., Recipe]) -> No
             "seconds",
         ),
         *("time_environment", "time_acting", "time_learning", "time_evaluation"),
-        *("epsilon", "loss", *losses, "grad_norm", "episode_return", "episode_length", "win_rate"),
+        *("epsilon", "loss", *losses, "q_taken", "td_target", "td_error_abs", "grad_norm"),
+        *("episode_return", "episode_length", "win_rate"),
     ]
     assert tuple(evaluation_rows[0]) == train.EVALUATION_COLUMNS
 
@@ -132,6 +134,18 @@ def test_without_world_model_and_sale_the_run_is_qmix(
     )
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_means_are_of_numbers_and_of_tensors_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors are read all at once: each reading waits for the device."""
+    reads: list[Any] = []
+    monkeypatch.setattr(torch.Tensor, "__float__", reads.append)
+    averages = Averages()
+    averages.add({"loss": torch.tensor(0.1), "epsilon": 0.5, "grad_norm": torch.tensor(3.0)})
+    averages.add({"loss": torch.tensor(0.3), "epsilon": 0.25})
+    assert averages.mean("loss") == (float(np.float32(0.1)) + float(np.float32(0.3))) / 2
+    assert (averages.mean("epsilon"), averages.mean("grad_norm"), averages.mean("x")) == (0.375, 3.0, None)
+    assert not reads
 
 
 def progress_of(recipe: Recipe, num_envs: int) -> tuple[Progress, Any]:
@@ -351,6 +365,22 @@ def test_a_checkpoint_is_scored_by_its_own_weights_alone(
     assert (best.step, best.score) == (evaluated[0.9], 0.9)
     assert latest.step > best.step
     assert artifact.checkpoints() == [best.step, latest.step]
+
+
+def test_the_best_checkpoint_is_the_best_of_weights_that_were_saved(
+    short_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Agents that have learned nothing are evaluated, not saved: nothing has to be better than they."""
+    returns = iter([0.9, 0.1, 0.3, 0.2])
+
+    def pretended(env: object, policy: Policy, episodes: int, clock: Clock) -> list[EpisodeRow]:
+        return [EpisodeRow(0, 0, next(returns), 1, success=True)]
+
+    monkeypatch.setattr(train, "evaluate_policy", pretended)
+    run(short_recipe("qmix", changes=["train.checkpoint_period=1000"]), tmp_path / "agent")
+    best, latest = (opened(tmp_path / "agent").checkpoint(name) for name in ("best", "latest"))
+    assert (best.score, latest.score) == (0.3, 0.2)
+    assert best.json("state")["best_score"] == 0.3  # a run resumed from it knows
 
 
 def test_training_starts_from_the_world_model_given(

@@ -87,7 +87,6 @@ class Life:
                 training.log()
                 row = dict.fromkeys(EVALUATION_COLUMNS, float(counters.env_steps))
                 training.evaluation_rows.append(row)
-                written.log(f"round {counters.env_steps}")
                 is_last = counters.env_steps == self.rounds
                 training.checkpoint(SCORES[counters.env_steps - 1], is_last=is_last)
                 if not training.saves_failed:
@@ -235,7 +234,7 @@ def content(root: Path) -> dict[str, Any]:
         found[name, "problems"] = artifact.verify()
         found[name, "status"] = artifact.manifest.status
         for file, entry in artifact.manifest.files.items():
-            if not file.startswith((REPLAY, "checkpoints/")) and file != "log.txt":
+            if not file.startswith((REPLAY, "checkpoints/")):
                 found[name, file] = entry.sha256
         for step in artifact.checkpoints():
             found[name, step] = checkpoint_content(artifact.checkpoint(step))

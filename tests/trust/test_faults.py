@@ -17,6 +17,7 @@ from marl_sale.config.recipe import Recipe
 from marl_sale.errors import ArtifactError, DiskFullError, ExitCode, MarlSaleError
 from marl_sale.observer import Silent
 from marl_sale.stages import train
+from marl_sale.stages.evaluate import EpisodeRow
 
 EXPECTED = {errno.ENOSPC: DiskFullError, errno.EIO: ArtifactError, errno.EROFS: ArtifactError}
 RUNS = ("agent", "diverged")
@@ -53,10 +54,14 @@ class Refusing:
 
 
 def latest(found: dict[Any, Any], root: Path) -> dict[Any, Any]:
-    """The content of a life but for older checkpoints: which there are depends on when there was space."""
+    """The content of a life but for older checkpoints, and the best score among them: which there are depends
+    on when there was space.
+    """
     last = {name: Artifact.open(root / name, kind="agent", status=("complete", "failed")) for name in RUNS}
     return {
-        key: value
+        key: {name: each for name, each in value.items() if name != "best_score"}
+        if isinstance(key[1], int)
+        else value
         for key, value in found.items()
         if not isinstance(key[1], int) or key[1] == last[key[0]].checkpoints()[-1]
     }
@@ -187,6 +192,20 @@ def test_training_goes_on_while_the_disk_is_full_for_two_checkpoints(
     trained(recipe, tmp_path / "free" / "agent", None)
     assert weights(tmp_path / "full" / "agent") == weights(tmp_path / "free" / "agent")
     assert rows(tmp_path / "full" / "agent") == rows(tmp_path / "free" / "agent")
+
+
+def test_a_best_score_that_was_not_saved_is_not_the_best(
+    short_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one only has to be better than what there is."""
+    returns, out = iter([0.0, 0.5, 0.3, 0.2]), tmp_path / "full" / "agent"
+    monkeypatch.setattr(train, "evaluate_policy", lambda *_, **__: [EpisodeRow(0, 0, next(returns), 1, True)])
+    changes = ["train.checkpoint_period=1000", "train.env_steps=150", "evaluation.period=50"]
+    full = FullFor(1, after=0)
+    trained(short_recipe("qmix", changes=changes), out, full)
+    assert full.refused
+    artifact = Artifact.open(out, kind="agent")
+    assert [artifact.checkpoint(step).score for step in artifact.checkpoints()] == [0.3, 0.2]
 
 
 def test_the_third_failure_in_a_row_ends_the_run_which_can_be_resumed(

@@ -29,7 +29,7 @@ def run(agent: Path, out: Path, **changes: Any) -> StageResult:
 
 
 def planned(agent: Path, out: Path, **changes: Any) -> StageResult:
-    return plan.evaluate(agent, out, device="cpu", **changes)
+    return plan.evaluate(agent, out, seed=0, device="cpu", **changes)
 
 
 def steps(agent: Path) -> tuple[int, int]:

@@ -115,7 +115,6 @@ FLUSHES = {
     "of the folder a checkpoint is renamed in": ("sync_folder", "_rename", "commit"),
     "of metrics at a checkpoint": ("sync",),
     "of the folder of a new metrics file": ("sync_folder", "open_growing"),
-    "of a log when its run ends": ("digest",),
     "of the folder of a new lock": ("sync_folder", "lock"),
     "of the folder that loses a checkpoint": ("sync_folder", "_rename", "remove"),
 }

@@ -1,5 +1,5 @@
-# Every target sets up what it needs: a .venv with the versions of constraints.txt, made again only when
-# constraints.txt or pyproject.toml change. `make PYTHON=python3.12 …` chooses the interpreter of a new .venv.
+# Every target sets up what it needs: a .venv with the versions of constraints.txt, installed again only when
+# these, pyproject.toml, setup.py or the kernels change. `make PYTHON=python3.12 …` chooses the interpreter.
 
 SHELL := /bin/bash
 VENV := .venv
@@ -33,7 +33,7 @@ help:
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt setup.py $(wildcard marl_sale/kernels/*.[ch])
 	@set -e; \
 	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	  for python in $(PYTHON) python3.11 python3.12 python3.13 python3 python ""; do \

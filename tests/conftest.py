@@ -18,6 +18,7 @@ import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from marl_sale import kernels  # noqa: E402
 from marl_sale.config.recipe import Recipe, load_recipe  # noqa: E402
 from marl_sale.config.schema import Config  # noqa: E402
 from marl_sale.data.episodes import Episodes, action_dtype  # noqa: E402
@@ -56,6 +57,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def _seeded() -> None:
     """What a test draws does not depend on the tests before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(params=["kernels", "torch"])
+def kernels_or_torch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The compiled loops, where a compiler made them, and what stands in for them elsewhere."""
+    if request.param == "torch":
+        monkeypatch.setattr(kernels, "usable", lambda x: False)
+    elif kernels.instruction_set() == "none":
+        pytest.skip("no kernels here: the package was installed without a C compiler")
+    return str(request.param)
 
 
 @cache

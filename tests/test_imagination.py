@@ -29,7 +29,7 @@ def start(mmsa: Mmsa) -> tuple[WorldModel, Tensor, Choice]:
     assert model is not None
     h = torch.randn(ROWS, mmsa.spec.n_agents, 8, dtype=torch.float64)
     avail = torch.ones(ROWS, mmsa.spec.n_agents, mmsa.spec.n_actions, dtype=torch.bool)
-    return model, model.posterior(h).mean, mmsa.agent.choose(h, avail)
+    return model, model.posterior(h).mean, mmsa.agent.choose(mmsa.agent.shares(h), avail)
 
 
 def test_a_longer_rollout_begins_as_the_shorter_one(mmsa: Mmsa) -> None:
@@ -42,13 +42,15 @@ def test_a_longer_rollout_begins_as_the_shorter_one(mmsa: Mmsa) -> None:
 def test_rows_do_not_see_each_other(mmsa: Mmsa) -> None:
     model, z, choice = start(mmsa)
     assert choice.z_sa is not None
-    alone = imagine(model, mmsa.agent, z[2:3], Choice(choice.actions[2:3], choice.z_sa[2:3]), 3)
+    alone = imagine(
+        model, mmsa.agent, z[2:3], choice._replace(actions=choice.actions[2:3], z_sa=choice.z_sa[2:3]), 3
+    )
     assert torch.allclose(imagine(model, mmsa.agent, z, choice, 3)[:, 2:3], alone, rtol=1e-10)
 
 
 def test_the_first_step_is_the_choice_given(mmsa: Mmsa) -> None:
     model, z, choice = start(mmsa)
-    other = Choice((choice.actions + 1) % mmsa.spec.n_actions, choice.z_sa)
+    other = choice._replace(actions=(choice.actions + 1) % mmsa.spec.n_actions)
     first = imagine(model, mmsa.agent, z, choice, 1)[0]
     assert torch.equal(first, model.prior(z, choice.actions, choice.z_sa).mean)
     assert not torch.allclose(first, imagine(model, mmsa.agent, z, other, 1)[0])

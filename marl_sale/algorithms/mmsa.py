@@ -103,22 +103,34 @@ class Mmsa(Qmix):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         h, target_h = self.unroll(batch)
-        losses = self.representation_losses(batch, h, target_h)  # E1 … E7
+        shares = self.agent.shares(h)
+        taken = self.agent.take(shares, batch.actions_by_row)
+        posterior = self.posterior(target_h)
+        losses = self.representation_losses(batch, h, target_h, taken.z_sa, posterior)  # E1 … E7
 
-        greedy = self.agent.choose(h, batch.avail_actions)
-        zeta = self.imagine(target_h, greedy)
+        greedy = self.agent.choose(shares, batch.avail_actions)
+        zeta = self.imagine(posterior, greedy)
         context = self.context(batch, zeta, self.fixed_state_sale)
         target_context = self.context(batch, zeta, self.target_state_sale)
-        losses["td"] = self.td(batch, h, target_h, greedy.actions, context, target_context)  # E8, E9
+        losses["td"] = self.td(batch, taken, target_h, greedy, context, target_context)  # E8, E9
         return losses
+
+    def posterior(self, target_h: Float[Tensor, "rows agents hidden"]) -> elbo.Gaussian | None:
+        """q(z^i_t | h̄^i_t) (None: no world model)."""
+        return None if self.world_model is None else self.world_model.posterior(target_h)
 
     def representation_losses(
         self,
         batch: Batch,
         h: Float[Tensor, "rows agents hidden"],
         target_h: Float[Tensor, "rows agents hidden"],
+        taken_z_sa: Float[Tensor, "rows agents dim"] | None,
+        posterior: elbo.Gaussian | None,
     ) -> dict[str, Tensor]:
-        """E2 … E7. No gradient reaches the agents' core: h is detached, h̄ is the target network's."""
+        """E2 … E7. No gradient reaches the agents' core: h is detached, h̄ is the target network's.
+
+        `taken_z_sa` embeds the actions taken, as the world model reads them: by the fixed copy.
+        """
         h, losses = h.detach(), {}
         if self.sale is not None:
             z_s = self.sale.f(h)
@@ -128,13 +140,12 @@ class Mmsa(Qmix):
             z_s = self.state_sale.f(batch.state)
             pred_next_z = self.state_sale.g(batch.now(z_s), batch.actions).value()
             losses["sale_global"] = sale_loss(pred_next_z, batch.next(z_s))  # E2, on the state
-        if self.world_model is None:
+        if self.world_model is None or posterior is None:
             return losses
 
         model = self.world_model
-        posterior = model.posterior(target_h)
         z = posterior.sample(self._noise(posterior.mean))
-        z_sa = self.agent.z_sa(batch.now(h), batch.actions)
+        z_sa = None if taken_z_sa is None else batch.now(taken_z_sa)
         prior = model.prior(batch.now(z), batch.actions, z_sa)
         pred_z, action_logits = model.invert(prior.sample(self._noise(prior.mean)))
         avail_logits = model.avail_logits(z)
@@ -151,12 +162,11 @@ class Mmsa(Qmix):
         losses["inv"] = elbo.inverse_dynamics_loss(pred_z, batch.now(z), action_logits, batch.actions)  # E7
         return losses
 
-    def imagine(self, target_h: Tensor, greedy: Choice) -> Float[Tensor, "rows zeta"] | None:
+    def imagine(self, posterior: elbo.Gaussian | None, greedy: Choice) -> Float[Tensor, "rows zeta"] | None:
         """ζ: the encoded roll-out imagined from every row (None: no imagination)."""
-        if self.world_model is None or self.rollout_encoder is None:
+        if self.world_model is None or self.rollout_encoder is None or posterior is None:
             return None
-        z = self.world_model.posterior(target_h).mean
-        latents = imagine(self.world_model, self.agent, z, greedy, self.imagination_length)
+        latents = imagine(self.world_model, self.agent, posterior.mean, greedy, self.imagination_length)
         encoded: Tensor = self.rollout_encoder(latents)
         return encoded
 
@@ -218,7 +228,7 @@ class Mmsa(Qmix):
         made = [("h", h), ("target_h", target_h)]
         if self.world_model is not None and self.rollout_encoder is not None:
             z = self.world_model.posterior(target_h).mean
-            greedy = self.agent.choose(h, batch.avail_actions)
+            greedy = self.agent.choose(self.agent.shares(h), batch.avail_actions)
             latents = imagine(self.world_model, self.agent, z, greedy, self.imagination_length)
             made.append(("posterior mean", z))
             made += [(f"imagined latent {step}", each) for step, each in enumerate(latents, start=1)]

@@ -80,7 +80,8 @@ class Pretraining(Algorithm):
             return {"core": self.core_decoder.loss(batch, self.unroll(batch))}
         with torch.no_grad():
             h = self.unroll(batch)
-        return self.mmsa.representation_losses(batch, h, h)
+        z_sa = self.agent.z_sa(h, batch.actions_by_row)
+        return self.mmsa.representation_losses(batch, h, h, z_sa, self.mmsa.posterior(h))
 
     def copy_targets(self) -> None:
         self.mmsa.copy_targets()

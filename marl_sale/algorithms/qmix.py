@@ -6,13 +6,14 @@ Sources: Rashid et al. 2020 (QMIX), Sunehag et al. 2018 (VDN), Tan 1993 (IQL).
 import copy
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from marl_sale.algorithms._api import Algorithm, build_agent, copy_weights
 from marl_sale.config.schema import Config
 from marl_sale.data.batch import Batch
 from marl_sale.functional.targets import td_loss, td_target
+from marl_sale.nn.agent import Choice
 from marl_sale.nn.mixers import IndependentMixer, QmixMixer, SumMixer
 from marl_sale.spec import EnvSpec
 
@@ -49,8 +50,10 @@ class Qmix(Algorithm):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         h, target_h = self.unroll(batch)
-        greedy = self.agent.choose(h, batch.avail_actions)
-        return {"td": self.td(batch, h, target_h, greedy.actions, batch.state, batch.state)}
+        shares = self.agent.shares(h)
+        taken = self.agent.take(shares, batch.actions_by_row)
+        greedy = self.agent.choose(shares, batch.avail_actions)
+        return {"td": self.td(batch, taken, target_h, greedy, batch.state, batch.state)}
 
     def unroll(
         self, batch: Batch
@@ -64,17 +67,19 @@ class Qmix(Algorithm):
     def td(
         self,
         batch: Batch,
-        h: Float[Tensor, "rows agents hidden"],
+        taken: Choice,
         target_h: Float[Tensor, "rows agents hidden"],
-        greedy: Int64[Tensor, "rows agents"],
+        greedy: Choice,
         context: Float[Tensor, "rows context"],
         target_context: Float[Tensor, "rows context"],
     ) -> Float[Tensor, ""]:
         """E8 and E9; notes what the values are, as an error can stay small while they drift."""
-        q_tot = self.mixer(self.agent.q_taken(batch.now(h), batch.actions), batch.now(context))
+        assert taken.q_i is not None
+        q_tot = self.mixer(batch.now(taken.q_i), batch.now(context))
         with torch.no_grad():
-            target_next_q_i = self.target_agent.q_taken(batch.next(target_h), batch.next(greedy))
-            target_next_q_tot = self.target_mixer(target_next_q_i, batch.next(target_context))
+            target_shares = self.target_agent.shares(batch.next(target_h))
+            target_next = self.target_agent.take(target_shares, batch.next(greedy.actions))
+            target_next_q_tot = self.target_mixer(target_next.q_i, batch.next(target_context))
             y = td_target(
                 batch.reward.unsqueeze(-1),
                 batch.terminated.unsqueeze(-1),

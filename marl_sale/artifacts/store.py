@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from marl_sale import kernels
 from marl_sale.artifacts import _fs, _lock
 from marl_sale.artifacts.manifest import (
     MANIFEST,
@@ -131,7 +132,7 @@ class Run(Writer):
                     "inputs": tuple(inputs),
                     "files": files,
                     "counters": {},
-                    "versions": versions(),
+                    "versions": {**versions(), "kernels": kernels.instruction_set()},
                     "git": git(),
                     "device": plain(device),
                     "notes": (),

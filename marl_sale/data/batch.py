@@ -55,6 +55,11 @@ class Batch:
     def n_episodes(self) -> int:
         return int(self.batch_sizes[0])
 
+    @property
+    def actions_by_row(self) -> Int64[Tensor, "rows agents"]:
+        """The action after each observation; 0 after the last of an episode, where none is taken."""
+        return torch.zeros_like(self.prev_actions).index_copy_(0, self.now_rows, self.actions)
+
     def now(self, x: Tensor) -> Tensor:
         """Of a value per row: the one at time t of each step."""
         return x.index_select(0, self.now_rows)

@@ -6,18 +6,17 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from marl_sale import kernels
 from marl_sale.functional.targets import greedy_actions
 from marl_sale.nn.gru import unroll_gru
 from marl_sale.nn.mlp import SplitLinear
-from marl_sale.nn.pairs import Every, Listed, Pairs, Taken
-from marl_sale.nn.sale import Sale
+from marl_sale.nn.pairs import Every, Pairs, Taken
+from marl_sale.nn.sale import ActionEmbedding, Sale
 from marl_sale.nn.utility import BilinearHead, LinearHead, SaleHead
 from marl_sale.spec import Observation
 
-ROWS_AT_ONCE = 4096
+PAIRS_AT_ONCE = 4096
 """Pairs of row and action evaluated together: few enough for the cache, many enough to make calls cheap."""
-SPARSE = 0.7
-"""Share of available actions below which listing them is cheaper than evaluating all."""
 
 
 class Core(nn.Module):
@@ -97,74 +96,73 @@ class Agent(nn.Module):
         if sale is not None:
             sale.requires_grad_(False)
 
-    def q_every(self, h: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows actions"]:
-        """Q^i of every action; gradients reach head and `h`, never the embeddings."""
-        return self._q(h, Every())
-
-    def q_taken(
-        self, h: Float[Tensor, "*rows hidden"], actions: Int64[Tensor, "*rows"]
-    ) -> Float[Tensor, "*rows"]:
-        """Q^i of one action each; gradients as in `q_every`."""
-        return self._q(h, Taken(actions))
-
-    def _q(self, h: Tensor, pairs: Pairs) -> Tensor:
+    def shares(self, h: Float[Tensor, "*rows hidden"]) -> "Shares":
+        """What all actions of a row have in common; gradients reach head and `h`, never the embeddings."""
         if isinstance(self.head, LinearHead):
-            q_i: Tensor = self.head(h, pairs)
-        else:
-            assert self.sale is not None
-            of_g, *of_head = self._shares(h)
-            with torch.no_grad():
-                z_sa = self.sale.g_of(of_g, pairs)
-            q_i = self.head(of_head, z_sa, pairs)
-        return q_i
-
-    def _shares(self, h: Tensor) -> tuple[Tensor, ...]:
-        """What all actions of a row have in common: in g, and in the head."""
+            return Shares(None, self.head.shares(h))
         assert self.sale is not None
-        assert not isinstance(self.head, LinearHead)
         with torch.no_grad():
             z_s = self.sale.f(h)
             of_g = self.sale.share(z_s)
-        return of_g, *self.head.shares(h, z_s, self.sale.action_output)
+        return Shares(of_g, self.head.shares(h, z_s, self.sale.action_output))
+
+    def q_every(self, h: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows actions"]:
+        """Q^i of every action."""
+        return self._q(self.shares(h), Every())[0]
+
+    def take(self, shares: "Shares", actions: Int64[Tensor, "*rows"]) -> "Choice":
+        """Of one action each: Q^i, with gradients as those of `shares`, and its embedding."""
+        q_i, z_sa = self._q(shares, Taken(actions))
+        with torch.no_grad():
+            return Choice(actions, q_i, None if z_sa is None else z_sa.value())
+
+    def _q(self, shares: "Shares", pairs: Pairs) -> tuple[Tensor, ActionEmbedding | None]:
+        if isinstance(self.head, LinearHead):
+            return self.head(shares.of_head, pairs), None
+        assert self.sale is not None
+        assert shares.of_g is not None
+        with torch.no_grad():
+            z_sa = self.sale.g_of(shares.of_g, pairs)
+        return self.head(shares.of_head, z_sa, pairs), z_sa
 
     @torch.no_grad()
-    def choose(
-        self,
-        h: Float[Tensor, "rows agents hidden"],
-        avail_actions: Bool[Tensor, "rows agents actions"],
-    ) -> "Choice":
-        """Best available action of each agent, with its embedding.
+    def choose(self, shares: "Shares", avail_actions: Bool[Tensor, "rows agents actions"]) -> "Choice":
+        """Best available action of each agent.
 
-        What is a row's is computed once; the pairs of rows and actions, in blocks. Where many actions are
-        unavailable, those are left out.
+        Pairs of a row and an action are evaluated in blocks: what is between shares and values stays in the
+        cache.
         """
         if isinstance(self.head, LinearHead):
-            return Choice(greedy_actions(self.q_every(h), avail_actions), None)
-        h_rows, avail_rows = h.flatten(0, 1), avail_actions.flatten(0, 1)
-        # On other devices, listing pairs would wait for the device to count them.
-        share = avail_rows.float().mean().item() if h.device.type == "cpu" else 1.0
-        sparse = share < SPARSE
-        block = max(1, int(ROWS_AT_ONCE / (avail_rows.shape[1] * (share if sparse else 1.0))))
-        of_rows = (rows.split(block) for rows in (avail_rows, *self._shares(h_rows)))
-        choices = [self._choose(sparse, *rows) for rows in zip(*of_rows, strict=True)]
-        actions, z_sa = (torch.cat(parts).unflatten(0, h.shape[:2]) for parts in zip(*choices, strict=True))
-        return Choice(actions, z_sa)
+            return Choice(greedy_actions(self._q(shares, Every())[0], avail_actions), None, None)
+        assert shares.of_g is not None
+        choose = self._choose_compiled if kernels.usable(shares.of_g) else self._choose_in_blocks
+        rows = (tensor.flatten(0, 1) for tensor in (avail_actions, shares.of_g, *shares.of_head))
+        actions, z_sa = choose(*rows)
+        of_agents = avail_actions.shape[:2]
+        return Choice(actions.view(of_agents), None, z_sa.unflatten(0, of_agents))
 
-    def _choose(
-        self, sparse: bool, avail_actions: Tensor, of_g: Tensor, *of_head: Tensor
+    def _choose_compiled(
+        self, avail_actions: Tensor, of_g: Tensor, *of_head: Tensor
     ) -> tuple[Tensor, Tensor]:
         assert self.sale is not None
+        assert not isinstance(self.head, LinearHead)
+        needs = {**self.sale.for_kernel(of_g), **self.head.for_kernel(of_head, self.sale.action_output)}
+        actions, features = kernels.choose(avail_actions, needs)
+        return actions, self.sale.action_output(features)
+
+    def _choose_in_blocks(self, avail_actions: Tensor, *shares: Tensor) -> tuple[Tensor, Tensor]:
+        n_actions = avail_actions.shape[1]
+        of_rows = (rows.split(max(1, PAIRS_AT_ONCE // n_actions)) for rows in (avail_actions, *shares))
+        choices = [self._choose_at_once(*rows) for rows in zip(*of_rows, strict=True)]
+        actions, z_sa = (torch.cat(parts) for parts in zip(*choices, strict=True))
+        return actions, z_sa
+
+    def _choose_at_once(self, avail_actions: Tensor, of_g: Tensor, *of_head: Tensor) -> tuple[Tensor, Tensor]:
         n_rows, n_actions = avail_actions.shape
-        places = avail_actions.flatten().nonzero().squeeze(1) if sparse else None
-        pairs = Every() if places is None else Listed(places, n_actions)
-        z_sa = self.sale.g_of(of_g, pairs)
-        q_i = self.head(of_head, z_sa, pairs)
-        if places is not None:
-            q_i = torch.zeros_like(avail_actions, dtype=q_i.dtype).masked_scatter_(avail_actions, q_i)
+        q_i, z_sa = self._q(Shares(of_g, of_head), Every())
+        assert z_sa is not None
         actions = greedy_actions(q_i, avail_actions)
         chosen = torch.arange(0, n_rows * n_actions, n_actions, device=actions.device) + actions
-        if places is not None:
-            chosen = torch.searchsorted(places, chosen)
         return actions, z_sa.at(chosen).value()
 
     def initial_memory(self, num_envs: int) -> Float[Tensor, "envs agents hidden"]:
@@ -193,8 +191,19 @@ class Agent(nn.Module):
         return self.sale.g(self.sale.f(h), actions.unsqueeze(-1)).value()
 
 
-class Choice(NamedTuple):
-    """Greedy actions, and their state-action embeddings (None: no SALE)."""
+class Shares(NamedTuple):
+    """What all actions of a row have in common."""
 
-    actions: Int64[Tensor, "rows agents"]
-    z_sa: Float[Tensor, "rows agents dim"] | None
+    of_g: Float[Tensor, "*rows hidden"] | None
+    """In the state-action embedding (None: no SALE)."""
+    of_head: tuple[Tensor, ...]
+
+
+class Choice(NamedTuple):
+    """One action of each agent."""
+
+    actions: Int64[Tensor, "*rows"]
+    q_i: Float[Tensor, "*rows"] | None
+    """Its value (None: not asked for)."""
+    z_sa: Float[Tensor, "*rows dim"] | None
+    """Its state-action embedding (None: no SALE)."""

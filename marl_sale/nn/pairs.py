@@ -23,10 +23,6 @@ class Pairs(Protocol):
         """What is known of all pairs, of these."""
         ...
 
-    def keep(self, sums: Tensor) -> Tensor:
-        """Sums of shares, of these pairs alone."""
-        ...
-
 
 class Every:
     """Every action of each row: [*rows, actions]."""
@@ -39,27 +35,6 @@ class Every:
 
     def of_both(self, shares: Tensor) -> Tensor:
         return shares
-
-    def keep(self, sums: Tensor) -> Tensor:
-        return sums
-
-
-@dataclass(frozen=True)
-class Listed(Every):
-    """Some pairs of rows [rows]: [pairs]. Shares are added for all pairs, which is cheaper than to gather
-    both sides; what is multiplied, and all that follows, for these alone.
-    """
-
-    places: Int64[Tensor, " pairs"]
-    """row · n_actions + action, ascending."""
-    n_actions: int
-
-    def of_both(self, shares: Tensor) -> Tensor:
-        return self.keep(shares)
-
-    def keep(self, sums: Float[Tensor, "rows #actions *dim"]) -> Tensor:
-        alike = sums.shape[1] != self.n_actions  # one for all actions of a row
-        return sums.flatten(0, 1).index_select(0, self.places // self.n_actions if alike else self.places)
 
 
 @dataclass(frozen=True)
@@ -76,6 +51,3 @@ class Taken:
 
     def of_both(self, shares: Tensor) -> Tensor:
         return shares.gather(-1, self.actions.unsqueeze(-1)).squeeze(-1)
-
-    def keep(self, sums: Tensor) -> Tensor:
-        return sums

@@ -64,7 +64,16 @@ class Sale(nn.Module):
     def g_of(self, share: Float[Tensor, "*rows hidden"], pairs: Pairs) -> ActionEmbedding:
         """z_sa of pairs of a row, given by its `share`, and one action of a single choice."""
         first = pairs.of_rows(share) + pairs.of_actions(self.action_input.every(1))
-        return self._after_first(pairs.keep(first))
+        return self._after_first(first)
+
+    def for_kernel(self, share: Float[Tensor, "rows hidden"]) -> dict[str, Tensor]:
+        """What kernels.choose needs of g."""
+        return {
+            "g_of_row": share,
+            "g_of_action": self.action_input.every(1),
+            "g_weight": self.action_hidden.weight,
+            "g_bias": self.action_hidden.bias,
+        }
 
     def _after_first(self, first: Float[Tensor, "*rows hidden"]) -> ActionEmbedding:
         features = elu(self.action_hidden(elu(first)))

@@ -21,9 +21,14 @@ class LinearHead(nn.Module):
         super().__init__()
         self.linear = nn.Linear(hidden_size, n_actions)
 
-    def forward(self, h: Float[Tensor, "*rows hidden"], pairs: Pairs) -> Float[Tensor, "*pairs"]:
+    def shares(self, h: Float[Tensor, "*rows hidden"]) -> tuple[Tensor]:
+        """The values of all actions."""
+        return (self.linear(h),)
+
+    def forward(self, shares: Sequence[Tensor], pairs: Pairs) -> Float[Tensor, "*pairs"]:
         """Values of pairs of a row and an action."""
-        return pairs.of_both(self.linear(h))
+        (q_i,) = shares
+        return pairs.of_both(q_i)
 
 
 class SaleHead(nn.Module):
@@ -57,11 +62,34 @@ class SaleHead(nn.Module):
         of_action = self.inner.every(1)
         size = avg_l1(of_h + pairs.of_actions(of_action))
         through = h_through + pairs.of_actions(self.first.dense(0, of_action))
-        first = pairs.keep(torch.addcmul(of_z_s, through, size.reciprocal()))
-        features, weight = z_sa.features, z_sa.output.weight.t() @ self.first.every(2)
+        first = torch.addcmul(of_z_s, through, size.reciprocal())
+        features, weight = z_sa.features, self._of_features(z_sa.output)
         first.view(-1, first.shape[-1]).addmm_(features.flatten(0, -2), weight)
         value: Tensor = self.rest(elu(first)).squeeze(-1)
         return value
+
+    def for_kernel(self, shares: Sequence[Tensor], of_z_sa: nn.Linear) -> dict[str, Tensor]:
+        """What kernels.choose needs of this head."""
+        of_h, h_through, of_z_s = shares
+        of_action = self.inner.every(1)
+        hidden, out = self.rest[0], self.rest[2]
+        assert isinstance(hidden, nn.Linear)
+        assert isinstance(out, nn.Linear)
+        return {
+            "inner_of_row": of_h,
+            "inner_of_action": of_action,
+            "through_of_row": h_through,
+            "through_of_action": self.first.dense(0, of_action),
+            "first_of_row": of_z_s,
+            "first_of_features": self._of_features(of_z_sa),
+            "rest_weight": hidden.weight,
+            "rest_bias": hidden.bias,
+            "out": out.weight,
+        }
+
+    def _of_features(self, of_z_sa: nn.Linear) -> Tensor:
+        """First layer of z_sa's last features: their output layer multiplied out."""
+        return of_z_sa.weight.t() @ self.first.every(2)
 
 
 class BilinearHead(nn.Module):
@@ -89,7 +117,12 @@ class BilinearHead(nn.Module):
     ) -> Float[Tensor, "*pairs"]:
         """Values of pairs of a row and an action; `z_sa` is that of the pairs."""
         u, v = shares
-        return pairs.of_both(u) + (z_sa.features * pairs.keep(pairs.of_rows(v))).sum(-1)
+        return pairs.of_both(u) + (z_sa.features * pairs.of_rows(v)).sum(-1)
+
+    def for_kernel(self, shares: Sequence[Tensor], of_z_sa: nn.Linear) -> dict[str, Tensor]:
+        """What kernels.choose needs of this head; the bias of z_sa is in its shares already."""
+        u, v = shares
+        return {"u": u, "v": v}
 
     @staticmethod
     def _of(layer: SplitLinear, h: Tensor, z_s: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from marl_sale.functional.activations import Elu, elu
 
+pytestmark = pytest.mark.usefixtures("kernels_or_torch")
+
 
 def test_by_hand() -> None:
     assert elu(torch.tensor([2.0, -math.log(2), 0.0])).tolist() == pytest.approx([2, -0.5, 0])

@@ -69,27 +69,24 @@ def test_what_a_core_sees_is_the_recipes_choice(spec: EnvSpec) -> None:
         assert not torch.equal(told_apart[1], told_apart[2])
 
 
-@pytest.mark.parametrize("available", [0.2, 0.9])
-def test_choosing_in_blocks_is_choosing_at_once(
+@pytest.mark.usefixtures("kernels_or_torch")
+@pytest.mark.parametrize("available", [0.0, 0.2, 0.9])
+def test_the_chosen_is_the_best_of_every_available_action(
     agent: Agent, spec: EnvSpec, available: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """However rows are divided into blocks."""
     agent = agent.double()
-    h = torch.randn(23, spec.n_agents, 8, dtype=torch.float64)
-    avail = torch.rand(23, spec.n_agents, spec.n_actions) < available
-    avail[..., 0] |= ~avail.any(-1)
-    assert (avail.float().mean().item() < agent_module.SPARSE) == (available < 0.5)
-    whole = agent.choose(h, avail)
-    assert torch.equal(whole.actions, greedy_actions(agent.q_every(h), avail))
-    for rows in (1, 7 * spec.n_agents * spec.n_actions):
-        monkeypatch.setattr(agent_module, "ROWS_AT_ONCE", rows)
-        blocks = agent.choose(h, avail)
-        assert torch.equal(blocks.actions, whole.actions)
-        assert (blocks.z_sa is None) == (agent.sale is None)
-        if blocks.z_sa is not None and whole.z_sa is not None:
-            assert torch.allclose(blocks.z_sa, whole.z_sa, rtol=1e-10)
-            embedded = agent.z_sa(h, whole.actions)
-            assert embedded is not None
-            assert torch.allclose(whole.z_sa, embedded, rtol=1e-10)
+    h = torch.randn(67, spec.n_agents, 8, dtype=torch.float64)
+    avail = torch.rand(67, spec.n_agents, spec.n_actions) < available
+    avail[..., -1] |= ~avail.any(-1)
+    for pairs_at_once in (10**6, 1, 7 * spec.n_agents * spec.n_actions):
+        monkeypatch.setattr(agent_module, "PAIRS_AT_ONCE", pairs_at_once)
+        chosen = agent.choose(agent.shares(h), avail)
+        assert torch.equal(chosen.actions, greedy_actions(agent.q_every(h), avail))
+        embedded = agent.z_sa(h, chosen.actions)
+        assert (chosen.z_sa is None) == (embedded is None)
+        if chosen.z_sa is not None and embedded is not None:
+            assert torch.allclose(chosen.z_sa, embedded, rtol=1e-10)
 
 
 def test_the_value_of_an_action_is_one_of_every(agent: Agent, spec: EnvSpec) -> None:
@@ -97,7 +94,13 @@ def test_the_value_of_an_action_is_one_of_every(agent: Agent, spec: EnvSpec) -> 
     h = torch.randn(9, spec.n_agents, 8, dtype=torch.float64)
     actions = torch.randint(spec.n_actions, (9, spec.n_agents))
     every = agent.q_every(h).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-    assert torch.allclose(agent.q_taken(h, actions), every, rtol=1e-10)
+    taken = agent.take(agent.shares(h), actions)
+    assert taken.q_i is not None
+    assert torch.allclose(taken.q_i, every, rtol=1e-10)
+    embedded = agent.z_sa(h, actions)
+    assert (taken.z_sa is None) == (embedded is None)
+    if taken.z_sa is not None and embedded is not None:
+        assert torch.allclose(taken.z_sa, embedded, rtol=1e-10)
 
 
 def test_acting_uses_the_agents_own_history_alone(agent: Agent, spec: EnvSpec) -> None:

@@ -102,8 +102,8 @@ class Algorithm(nn.Module, ABC):
         """One optimiser step on the unified loss E10; returns each loss, their sum, what was noted and the
         gradient norm, none of them read from the device yet.
 
-        Where the gradient is not finite the update is left out, the copies that would follow included: no weight
-        is touched, and NotFiniteError raised. So it can be repeated with what it was made with.
+        Where the gradient is not finite the update is left out, with the copies that would follow it, and
+        NotFiniteError raised: no weight is touched, so that it can be repeated.
         """
         losses = self.losses(batch)
         loss = self.unify(losses)
@@ -134,7 +134,8 @@ class Algorithm(nn.Module, ABC):
         first = next((name for name, value in computed if not value.isfinite().all()), "norm of the gradient")
         values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
         return NotFiniteError(
-            f"after {self.updates} updates: the gradient is not finite, and first {first}; losses: {values}", first
+            f"after {self.updates} updates: the gradient is not finite, and first {first}; losses: {values}",
+            first,
         )
 
     def unify(self, losses: dict[str, Tensor]) -> Tensor:

@@ -83,9 +83,10 @@ def require_room(
         require_vacant(out, "world-model", recipe, seed, spec, command)
     if save_dataset is None:
         return
-    if save_dataset.resolve() in (out.resolve(), *out.resolve().parents):
+    ours, theirs = out.resolve(), save_dataset.resolve()
+    if theirs in (ours, *ours.parents) or ours in theirs.parents:
         raise UsageError(
-            f"--save-dataset {save_dataset}: is, or contains, the folder of the world model ({out})",
+            f"--save-dataset {save_dataset}: is, contains, or lies in the folder of the world model ({out})",
             "name another folder for the dataset",
         )
     if not (resume and (save_dataset / MANIFEST).exists()):

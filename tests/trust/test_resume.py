@@ -36,7 +36,10 @@ TASKS = {
     "lbf": "lbf/5x5-2p-1f-coop+tiny",
     "micro": "micro/3m+tiny",
     "vmas": "vmas/balance+tiny",
+    "mamujoco": "mamujoco/reacher-2x1+tiny",
 }
+PACKAGES = {"vmas": "vmas", "mamujoco": "mujoco"}
+"""That the task of a family needs."""
 ALGORITHMS = ("mmsa", "qmix", "vdn", "iql")
 CHUNKS = ("replay.chunk_length=3", "replay.burn_in=2")
 FEEDFORWARD = ("agent.core=feedforward", "agent.head=bilinear", "optimiser.name=rmsprop")
@@ -48,7 +51,7 @@ WATCHFUL = "train.checkpoint_minutes=1e-9"
 """A checkpoint after every round; it is not part of the fingerprint, so a resume may ask for it."""
 
 
-def changes_for(task: str, small_recipe: Recipes, rounds: int = 6) -> tuple[str, ...]:
+def changes_for(task: str, small_recipe: Recipes, rounds: int = 8) -> tuple[str, ...]:
     """A run of so many rounds of two of the longest episodes, and everything periodic in it."""
     steps = 2 * rounds * describe(small_recipe(task=task).config.env).episode_limit
     return (
@@ -105,8 +108,8 @@ def test_train(
     """Stopped by a signal at a third, killed at two thirds; the last stretch saves after every round."""
     if not is_long and (family, algorithm, more) not in IN_SHORT:
         pytest.skip("in the long form")
-    if family == "vmas":
-        pytest.importorskip("vmas")
+    if family in PACKAGES:
+        pytest.importorskip(PACKAGES[family])
     overlays = () if algorithm == "mmsa" else (algorithm,)
     changes = (*changes_for(TASKS[family], small_recipe), *more)
     recipe, watchful = (
@@ -144,8 +147,8 @@ def test_pretrain_wm(
     """Stopped while gathering, killed in the second epoch, stopped in the next part, killed at its end."""
     if not is_long and family != "tiny":
         pytest.skip("in the long form")
-    if family == "vmas":
-        pytest.importorskip("vmas")
+    if family in PACKAGES:
+        pytest.importorskip(PACKAGES[family])
     recipe, watchful = (
         small_recipe(task=TASKS[family], changes=[*changes_for(TASKS[family], small_recipe), *extra])
         for extra in ((), [WATCHFUL])
@@ -273,7 +276,7 @@ IN_SHORT_PARTS = (
 @pytest.fixture(scope="module")
 def killed(small_recipe: Recipes, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path, Flat]:
     """A recipe whose run goes back to a checkpoint once; a killed run of it; and what the whole run gives."""
-    changes = [*changes_for(TASKS["tiny"], small_recipe, rounds=8), "optimiser.target_update_period=3"]
+    changes = [*changes_for(TASKS["tiny"], small_recipe), "optimiser.target_update_period=3"]
     recipe = small_recipe(changes=changes)
     folder = tmp_path_factory.mktemp("killed")
     with pytest.MonkeyPatch.context() as monkeypatch:

@@ -59,7 +59,7 @@ def _os_error(problem: OSError) -> Exception:
     """The operating system's refusals that a user can lift; anything else stays as it is."""
     where = f"{problem.filename}: {problem.strerror}"
     match problem.errno:
-        case errno.ENOSPC | errno.EDQUOT:
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
             return DiskFullError(where, "Free some space, or choose another folder with --out.")
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return UsageError(

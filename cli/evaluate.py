@@ -112,7 +112,7 @@ def evaluate(
         recipe = resolve(agent, None if backend is None else [f"env.backend={backend}"], quiet=quiet)
         folder = out or folders.default_random_out(recipe, seed, episodes, backend)
         if dry_run:
-            planned = plan.evaluate_random(recipe, folder, seed=seed, episodes=episodes)
+            planned = plan.evaluate_random(recipe, folder, seed=seed, episodes=episodes, render=render)
             deliver(planned, as_json=as_json, quiet=quiet)
             return
         with observing(folder, quiet=quiet) as observer:

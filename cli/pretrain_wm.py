@@ -12,6 +12,7 @@ from ._options import (
     Debug,
     Device,
     DryRun,
+    ExpectSha256,
     Json,
     Out,
     Overrides,
@@ -46,6 +47,7 @@ def pretrain_wm(
             "--save-dataset", metavar="DIR", help="Also keep the gathered episodes, as a dataset artifact."
         ),
     ] = None,
+    expect_sha256: ExpectSha256 = None,
     resume: Resume = False,
     out: Out = None,
     seed: Seed = 0,
@@ -70,9 +72,16 @@ def pretrain_wm(
 
     Example: marl-sale pretrain-wm tiny/match+tiny --out wm
     """
+    from marl_sale.artifacts.reader import require_digest
+    from marl_sale.errors import UsageError
     from marl_sale.stages import folders, plan
     from marl_sale.stages import pretrain_wm as stage
 
+    if expect_sha256 is not None:
+        read = policy or dataset
+        if read is None:
+            raise UsageError("--expect-sha256 says which --policy or --dataset is meant, and none is named")
+        require_digest(read, expect_sha256)
     resolved = resolve(recipe, overrides, quiet=quiet)
     folder = out or folders.default_out(resolved, "pretrain-wm", seed)
     if dry_run:

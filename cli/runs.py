@@ -157,10 +157,12 @@ _COLUMNS = ("kind", "status", "recipe", "seed", "env_steps", "updated", "path")
 
 
 def _summary(path: Path, manifest: "Manifest") -> dict[str, str | int | float | None]:
+    from marl_sale.artifacts.reader import standing
+
     steps = manifest.counters.get("env_steps")
     values = (
         manifest.kind,
-        manifest.status,
+        standing(path, manifest),
         manifest.recipe,
         manifest.seed,
         steps,

@@ -60,6 +60,9 @@ class ArtifactError(MarlSaleError):
 
     exit_code = ExitCode.ARTIFACT
 
+    def __init__(self, what: str, hint: str = "make it again, or take an intact copy of it") -> None:
+        super().__init__(what, hint)
+
 
 class RunExistsError(MarlSaleError):
     """The output folder is not empty; nothing in it was touched."""

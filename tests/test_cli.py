@@ -127,6 +127,8 @@ def test_the_commands_agree_on_default_folders_and_dry_runs(
         (["eval", ""], 2),
         (["train", *options, "--seed", "6", *wrong], 2),
         (["train", "tiny/match+tiny", "--world-model", str(agent), *wrong], 3),
+        (["pretrain-wm", "tiny/match+tiny", "--policy", str(agent), *wrong], 3),
+        (["pretrain-wm", "tiny/match+tiny", *wrong], 2),
     ):
         refused = run(*command)
         assert (refused.exit_code, refused.stdout) == (code, ""), (command, refused.stderr)

@@ -64,6 +64,7 @@ class Algorithm(nn.Module, ABC):
         super().__init__()
         self.config, self.spec = config, spec
         self.updates = 0
+        """Those that were made."""
         self.noted: dict[str, Tensor] = {}
         """Of the latest losses: scalars that a run reports beside them, without gradient."""
 
@@ -101,8 +102,8 @@ class Algorithm(nn.Module, ABC):
         """One optimiser step on the unified loss E10; returns each loss, their sum, what was noted and the
         gradient norm, none of them read from the device yet.
 
-        Where the gradient is not finite the step is left out: no weight is touched, the update is counted and
-        NotFiniteError raised.
+        Where the gradient is not finite the update is left out, with the copies that would follow it, and
+        NotFiniteError raised: no weight is touched, so that it can be repeated.
         """
         losses = self.losses(batch)
         loss = self.unify(losses)
@@ -110,16 +111,13 @@ class Algorithm(nn.Module, ABC):
         torch.autograd.backward(loss)
         trained = [p for group in self.optimiser.param_groups for p in group["params"]]
         grad_norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-        finite = bool(grad_norm.isfinite())
-        if finite:
-            nn.utils.clip_grads_with_norm_(trained, self.config.optimiser.max_grad_norm, grad_norm)
-            self.optimiser.step()
+        if not grad_norm.isfinite():
+            raise self._not_finite(batch, losses)
+        nn.utils.clip_grads_with_norm_(trained, self.config.optimiser.max_grad_norm, grad_norm)
+        self.optimiser.step()
         self.updates += 1
-        error = None if finite else self._not_finite(batch, losses)  # with the targets of this update
         if self.updates % self.config.optimiser.target_update_period == 0:
             self.copy_targets()
-        if error is not None:
-            raise error
         figures = {f"loss_{name}": value.detach() for name, value in losses.items()}
         return {"loss": loss.detach(), **figures, **self.noted, "grad_norm": grad_norm}
 
@@ -136,7 +134,8 @@ class Algorithm(nn.Module, ABC):
         first = next((name for name, value in computed if not value.isfinite().all()), "norm of the gradient")
         values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
         return NotFiniteError(
-            f"update {self.updates}: the gradient is not finite, and first {first}; losses: {values}", first
+            f"after {self.updates} updates: the gradient is not finite, and first {first}; losses: {values}",
+            first,
         )
 
     def unify(self, losses: dict[str, Tensor]) -> Tensor:

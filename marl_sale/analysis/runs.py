@@ -49,6 +49,9 @@ class Task:
         return protocol if self.backend == "original" else f"{protocol}, {self.backend} backend"
 
 
+Kind = tuple[str, Task, tuple[str, ...]]
+
+
 @dataclass(frozen=True)
 class TrainingRun:
     """One recipe trained with one seed."""
@@ -69,6 +72,11 @@ class TrainingRun:
     train: Rows
     evaluation: Rows
     as_input: Input
+
+    @property
+    def kind(self) -> Kind:
+        """Runs that differ in nothing of it are seeds of one recipe."""
+        return self.fingerprint, self.task, self.input_roles
 
     def curve(self, stream: str, x: str, y: str) -> SeedCurve | None:
         """Column `y` over `x` of the stream "train" or "evaluation". ArtifactError where it is damaged."""
@@ -121,8 +129,8 @@ def read(
     """The agents and the evaluations among the artifacts at `paths`, and what was left out.
 
     Agents need not be complete, nor have ended well: without those that failed, the others would be the
-    survivors. Of `below`, the paths that nobody named, evaluations that are not finished and agents that have
-    no evaluation yet are left out, and said.
+    survivors. Of `below`, the paths that nobody named, evaluations that are not finished, agents that have no
+    evaluation yet and unfinished ones that were made again to the end are left out, and said.
 
     Raises UsageError for an artifact given twice, ArtifactError for what cannot be drawn; both name all.
     """
@@ -154,6 +162,11 @@ def read(
             )
         else:
             empty.append(run.folder)
+    whole = {(run.kind, run.seed): run.id for run in agents if run.status == "complete"}
+    for run in [run for run in agents if run.status != "complete" and Path(run.folder) in below]:
+        if again := whole.get((run.kind, run.seed)):
+            agents.remove(run)
+            left_out.append(f"{run.id} ({run.status}) was made again to the end ({again}): left out")
     evaluations = [_evaluation_run(artifact) for artifact in artifacts if artifact.manifest.kind != "agent"]
     problems = [f"{folder}: no evaluation in it yet: nothing to draw" for folder in empty]
     if problems or (left_out and not agents and not evaluations):
@@ -170,9 +183,9 @@ def group(runs: Sequence[TrainingRun]) -> list[Group]:
 
     Raises UsageError where a group has the same seed twice: they are not independent.
     """
-    members: dict[tuple[str, Task, tuple[str, ...]], list[TrainingRun]] = {}
+    members: dict[Kind, list[TrainingRun]] = {}
     for run in sorted(runs, key=lambda run: (run.seed, run.id)):
-        members.setdefault((run.fingerprint, run.task, run.input_roles), []).append(run)
+        members.setdefault(run.kind, []).append(run)
     problems = [
         f"{b.folder}: the same recipe and seed {b.seed} as {a.folder}"
         for found in members.values()

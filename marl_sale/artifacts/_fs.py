@@ -22,6 +22,16 @@ from marl_sale.errors import ArtifactError, DiskFullError
 TEMPORARY = ".tmp-"
 """Prefix of everything not yet committed, and of what is being deleted; resuming sweeps it away."""
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The disk, the user's share of it (quota), or what one file may take (ulimit -f)."""
+
+_HINTS = {
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions, or choose another place"
+    ),
+    errno.EIO: "the disk fails: copy elsewhere what can still be read",
+}
+
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _CHUNK = 1 << 20
 
@@ -32,13 +42,17 @@ def explained(action: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in NO_SPACE:
+            why = "no space left on the disk" if error.errno == errno.ENOSPC else f"{error.strerror}".lower()
             raise DiskFullError(
-                f"{path}: cannot {action}: no space left on the disk; everything committed before is intact",
-                "free some space, then continue with --resume",
+                f"{path}: cannot {action}: {why}; everything committed before is intact",
+                "free some space, or have the limit raised; then continue with --resume",
             ) from error
         reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
-        raise ArtifactError(f"{path}: cannot {action}: {reason}") from error
+        what = f"{path}: cannot {action}: {reason}"
+        if error.errno in _HINTS:
+            raise ArtifactError(what, _HINTS[error.errno]) from error
+        raise ArtifactError(what) from error
 
 
 # --- reading

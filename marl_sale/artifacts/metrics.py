@@ -16,6 +16,8 @@ Value = bool | int | float | str | None
 MAX_FILE_BYTES = 64 << 20
 MAX_LINE_BYTES = 1 << 16
 MAX_ROWS = 500_000
+_LONGEST_NUMBER = 24
+"""Characters: those of -2.2250738585072014e-308."""
 
 
 def _cell(value: object) -> Value:
@@ -26,6 +28,12 @@ def _cell(value: object) -> Value:
     if isinstance(value, Real):
         return float(value) if math.isfinite(value) else None
     raise TypeError(f"a metric is a number, a text, a truth value or None, not {type(value).__name__}")
+
+
+def rows_that_fit(columns: Sequence[str]) -> int:
+    """How many rows of numbers a reader takes, however long the numbers are."""
+    line = json.dumps(dict.fromkeys(columns, "-" * (_LONGEST_NUMBER - 2)), ensure_ascii=False)
+    return min(MAX_ROWS, MAX_FILE_BYTES // (len(line.encode()) + 1))
 
 
 class MetricsWriter:

@@ -5,6 +5,7 @@ killed) has not yet entered in its manifest is read without. torch is imported w
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -282,7 +283,7 @@ def require_digest(path: Path, expected: str) -> None:
 
 def find_artifacts(root: Path) -> Iterator[Path]:
     """Every folder with a manifest at or below `root`, by name; links and hidden folders are left out."""
-    if (root / MANIFEST).is_file():
+    if os.path.lexists(root / MANIFEST):  # what is no file there is a damaged artifact
         yield root
     else:
         for name in _fs.subfolders(root):
@@ -293,3 +294,8 @@ def find_artifacts(root: Path) -> Iterator[Path]:
 def in_use(artifact: Path) -> bool:
     """Whether some process writes to the artifact (or is about to) and holds its lock; changes nothing."""
     return _fs.is_locked(artifact / LOCK)
+
+
+def standing(artifact: Path, manifest: Manifest) -> str:
+    """What has become of it: its status, or `killed` where that is running and nobody writes to it."""
+    return "killed" if manifest.status == "running" and not in_use(artifact) else manifest.status

@@ -46,24 +46,30 @@ _FIXED = (CONFIG, COMMAND)
 """Written at creation, and where a run becomes a longer one; listed in the manifest from then on."""
 
 
-def check_vacant(folder: Path, *, locked: bool = False) -> None:
+def check_vacant(folder: Path, *, locked: bool = False, option: str = "--out") -> None:
     """RunExistsError unless `folder` is missing, empty, or holds nothing but a run killed before it had a
-    manifest; StoppedError where another process writes to it (`locked`: it is ours).
+    manifest, and lies in no other artifact, which it would damage; StoppedError where another process writes
+    to it (`locked`: it is ours). `option` is the one that named it.
     """
+    hint = f"choose another folder with {option}"
+    for above in folder.absolute().parents:
+        if above.exists() and not above.is_dir():
+            raise RunExistsError(f"{folder}: {above} is not a folder", hint)
+        if (above / MANIFEST).exists():
+            with suppress(ArtifactError):  # somebody else's manifest.json is no artifact
+                inside = read_manifest(above)[0]
+                raise RunExistsError(f"{folder}: lies inside an artifact, {inside.id} at {above}", hint)
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise RunExistsError(f"{folder}: exists and is not a folder", "choose another folder with --out")
+        raise RunExistsError(f"{folder}: exists and is not a folder", hint)
     found = _fs.names(folder)
     ours = [name for name in found if name in {LOCK, *_FIXED} or name.startswith(_fs.TEMPORARY)]
     if not found or (LOCK in found and ours == found):
         return
     if not locked and _fs.is_locked(folder / LOCK):
         raise _lock.in_use(folder)
-    raise RunExistsError(
-        f"{folder}: not empty; nothing in it was touched",
-        "choose another folder with --out",
-    )
+    raise RunExistsError(f"{folder}: not empty; nothing in it was touched", hint)
 
 
 class Run(Writer):

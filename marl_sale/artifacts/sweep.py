@@ -24,6 +24,7 @@ from marl_sale.artifacts.reader import LOCK
 from marl_sale.errors import ArtifactError, RunExistsError
 
 SWEEP = "sweep.json"
+MAX_SWEEP_BYTES = _json.MAX_BYTES
 
 
 class Step(_Record):

@@ -18,6 +18,7 @@ from marl_sale.data.replay import Replay
 from marl_sale.observer import Observer
 from marl_sale.seeding import torch_generator
 from marl_sale.stages._learner import below, learner_tensors, load_learner
+from marl_sale.stages._readable import require_rows
 
 CHUNKS_PER_PASS = 64
 """Chunks of episodes (whole ones, where the recipe has no chunks) of one pass without gradient; bounds the
@@ -87,6 +88,20 @@ class Fitted:
         return self.epochs - self.best_epoch >= patience_epochs
 
 
+def columns(fit: Pretraining) -> list[str]:
+    """Of metrics/pretrain.jsonl."""
+    core = ("core",) if "core" in fit.parts else ()
+    names = (*core, *fit.mmsa.representation_loss_names)
+    losses = [f"{kind}_{name}" for name in names for kind in ("train", "heldout")]
+    return ["epoch", "updates", "seconds", *losses]
+
+
+def require_readable(fit: Pretraining) -> None:
+    """UsageError where there may be more epochs than could be read again."""
+    epochs = fit.config.pretrain.max_epochs
+    require_rows(f"pretrain.max_epochs={epochs}", len(fit.parts) * epochs, columns(fit))
+
+
 class Fitting:
     """Fits each part of a pre-training until its held-out loss stops falling, and logs every epoch."""
 
@@ -98,10 +113,7 @@ class Fitting:
         self.started = perf_counter()
         self.device = fit.agent.core.input.bias.device
         self.held_out = list(data.passes(data.held_out, self.device))
-        core = ("core",) if "core" in fit.parts else ()
-        names = (*core, *fit.mmsa.representation_loss_names)
-        losses = [f"{kind}_{name}" for name in names for kind in ("train", "heldout")]
-        self.rows = written.metrics("pretrain", ["epoch", "updates", "seconds", *losses])
+        self.rows = written.metrics("pretrain", columns(fit))
 
     @property
     def epochs(self) -> int:

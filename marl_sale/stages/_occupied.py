@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from marl_sale.artifacts.manifest import Input, Manifest, differences, read_manifest
-from marl_sale.artifacts.reader import Artifact, in_use
-from marl_sale.artifacts.store import Run
+from marl_sale.artifacts.reader import Artifact, standing
+from marl_sale.artifacts.store import Run, check_vacant
 from marl_sale.errors import ArtifactError, RunExistsError
-from marl_sale.stages._runs import not_empty
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,10 @@ def create(out: Path, asked: Asked, **more: Any) -> Run:
 
 def require_vacant(out: Path, asked: Asked) -> None:
     """RunExistsError where `create` would raise it."""
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise _occupied(out, asked) or not_empty(out)
+    try:
+        check_vacant(out)
+    except RunExistsError as error:
+        raise _occupied(out, asked) or error from None
 
 
 def _occupied(out: Path, asked: Asked) -> RunExistsError | None:
@@ -55,8 +56,7 @@ def _occupied(out: Path, asked: Asked) -> RunExistsError | None:
         problems = _differences(Artifact(out, manifest, digest), asked)
     except ArtifactError:
         return None
-    killed = manifest.status == "running" and not in_use(out)
-    found = f"{manifest.id}, {'killed' if killed else manifest.status}"
+    found = f"{manifest.id}, {standing(out, manifest)}"
     if problems:
         what = f"{out}: holds another {manifest.kind} ({found}); nothing in it was touched"
         return RunExistsError("\n".join([what, *problems]), "choose another folder with --out")

@@ -122,7 +122,7 @@ class Progress:
         self.counters = _counters(state["counters"])
         self.averages = Averages(**state["averages"])
         self.best_score, self.evaluation = state["best_score"], state["evaluation"]
-        self.algorithm.updates = self.counters.updates
+        self.algorithm.updates = self.counters.updates - self.counters.updates_skipped
         self.guard, self.rollbacks = Guard(**state["guard"]), state["rollbacks"]
         self._set_rate()
         files = ReplayFiles(replay_folder, state["segments"])

@@ -39,7 +39,7 @@ def _refused(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise UsageError(
             f"--render {file}: cannot be written: {error.strerror or error}", "name another file"

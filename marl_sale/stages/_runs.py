@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from marl_sale.artifacts.manifest import MANIFEST, Input, Manifest, differences, read_manifest
-from marl_sale.artifacts.reader import Artifact
+from marl_sale.artifacts.reader import Artifact, standing
 from marl_sale.artifacts.store import Keep, Run, check_vacant
 from marl_sale.config.recipe import Recipe
 from marl_sale.config.schema import UNSEEN
@@ -121,16 +121,9 @@ def require_vacant(
 ) -> None:
     """RunExistsError or StoppedError where `begin` would raise it; `option` is the one that named `out`."""
     try:
-        check_vacant(out)
-    except RunExistsError:
-        raise (occupied(out, kind, recipe, seed, spec, command, option) or not_empty(out, option)) from None
-
-
-def not_empty(out: Path, option: str = "--out") -> RunExistsError:
-    """Of a folder with something in it that is not even a run."""
-    return RunExistsError(
-        f"{out}: not empty; nothing in it was touched", f"choose another folder with {option}"
-    )
+        check_vacant(out, option=option)
+    except RunExistsError as error:
+        raise occupied(out, kind, recipe, seed, spec, command, option) or error from None
 
 
 def occupied(
@@ -149,7 +142,7 @@ def occupied(
     except ArtifactError:
         return None
     if problems:
-        found = f"{manifest.kind} of {manifest.recipe}, seed {manifest.seed}, {manifest.status}"
+        found = f"{manifest.kind} of {manifest.recipe}, seed {manifest.seed}, {standing(out, manifest)}"
         hint = f"choose another folder with {option}"
         if _trains_longer(out, manifest, kind, recipe, seed, spec):
             hint += f"; or train this one for longer: {command} --resume"
@@ -158,7 +151,7 @@ def occupied(
         )
     if manifest.status == "complete":
         return _complete(out, kind, option)
-    reached = f"{manifest.status}, {progress_of(manifest.counters)}"
+    reached = f"{standing(out, manifest)}, {progress_of(manifest.counters)}"
     return RunExistsError(
         f"{out}: this run was begun before and is not finished ({reached}); nothing in it was touched",
         f"go on with: {command} --resume",

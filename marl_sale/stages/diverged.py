@@ -63,7 +63,7 @@ def keep(written: Run, algorithm: Qmix, error: TooManySkippedError) -> None:
         tensors["noise"] = error.noise
     bits = {name: value.cpu().view(_AS_BITS.get(value.dtype, value.dtype)) for name, value in tensors.items()}
     written.write_tensors(f"{_BUNDLE}/update", bits)
-    about = {"update": algorithm.updates, "first_not_finite": error.first, "what": error.what}
+    about = {"updates": algorithm.updates, "first_not_finite": error.first, "what": error.what}
     written.write_json(f"{_BUNDLE}/update", about)
 
 
@@ -76,8 +76,8 @@ def repeat(path: Path) -> NotFiniteError:
     if f"{_BUNDLE}/update.safetensors" not in artifact.manifest.files:
         raise ArtifactError(f"{path}: did not diverge: there is no {_BUNDLE}/update.safetensors in it")
     algorithm = build(recipe_of(artifact).config, spec_of(artifact))
-    number = artifact.json(f"{_BUNDLE}/update").get("update")
-    algorithm.updates = number - 1 if isinstance(number, int) else 0
+    number = artifact.json(f"{_BUNDLE}/update").get("updates")
+    algorithm.updates = number if isinstance(number, int) else 0
     stored = artifact.tensors(f"{_BUNDLE}/update")
 
     def part(prefix: str, like: dict[str, Tensor]) -> dict[str, Tensor]:

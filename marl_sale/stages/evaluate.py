@@ -21,6 +21,7 @@ from marl_sale.spec import VectorEnv
 from marl_sale.stages._artifacts import as_artifact_error, load_policy, recipe_of, require_same_task
 from marl_sale.stages._machine import choose_device
 from marl_sale.stages._occupied import Asked, create
+from marl_sale.stages._readable import require_rows
 from marl_sale.stages._render import render_episode, require_gif
 from marl_sale.stages.result import StageResult
 
@@ -102,8 +103,13 @@ def open_agent(
 def asked_for(
     recipe: Recipe, seed: int, episodes: int | None, agent: tuple[Artifact, Checkpoint] | None
 ) -> Asked:
-    """The evaluation of an agent in the task of `recipe`, or (None) of random play."""
+    """The evaluation of an agent in the task of `recipe`, or (None) of random play.
+
+    UsageError for more episodes than could be read again.
+    """
     count = episodes or recipe.config.evaluation.episodes
+    asked = f"--episodes {count}" if episodes else f"evaluation.episodes={count}"
+    require_rows(asked, count, list(EpisodeRow.__annotations__))
     if agent is None:
         return Asked("evaluation", seed, recipe.fingerprint, [], {"policy": "random", "episodes": count})
     artifact, chosen = agent

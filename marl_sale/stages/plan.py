@@ -25,13 +25,15 @@ from marl_sale.stages import _occupied, preflight
 from marl_sale.stages import evaluate as eval_stage
 from marl_sale.stages import plot as plot_stage
 from marl_sale.stages._artifacts import as_artifact_error, load_policy, recipe_of, require_same_task
+from marl_sale.stages._fitting import require_readable
 from marl_sale.stages._machine import choose_device
+from marl_sale.stages._readable import require_training
 from marl_sale.stages._render import require_gif
 from marl_sale.stages._runs import progress_of, require_unfinished, require_vacant
 from marl_sale.stages.folders import finished_seconds
 from marl_sale.stages.pretrain_wm import require_possible, require_room
 from marl_sale.stages.result import StageResult
-from marl_sale.stages.train import load_world_model
+from marl_sale.stages.train import EVALUATION_COLUMNS, load_world_model, train_columns
 
 
 def pretrain_wm(
@@ -62,6 +64,7 @@ def pretrain_wm(
     reached = _begin(out, "world-model", recipe, seed, spec, resume=resume)
     require_room(recipe, out, save_dataset, seed, spec, resume=resume)
     algorithm = build_pretraining(config, spec)
+    require_readable(algorithm)
     needs = preflight.pretraining(algorithm, saves_dataset=save_dataset is not None)
     preflight.require("pretrain-wm", needs, out, overcommit=allow_overcommit)
     fitted = episodes - min(max(1, round(config.pretrain.holdout * episodes)), episodes - 1)
@@ -99,6 +102,7 @@ def train(
     config = recipe.config
     where, spec = choose_device(device, config.train.threads), describe(config.env)
     algorithm = build(config, spec)
+    require_training(config, train_columns(algorithm), EVALUATION_COLUMNS)
     if world_model is not None:
         load_world_model(world_model, algorithm)
     reached = _begin(out, "agent", recipe, seed, spec, resume=resume)
@@ -168,8 +172,12 @@ def evaluate(
     )
 
 
-def evaluate_random(recipe: Recipe, out: Path, *, seed: int, episodes: int | None = None) -> StageResult:
+def evaluate_random(
+    recipe: Recipe, out: Path, *, seed: int, episodes: int | None = None, render: Path | None = None
+) -> StageResult:
     """Plan of `eval --random`."""
+    if render is not None:
+        require_gif(render)
     spec = describe(recipe.config.env)
     asked = eval_stage.asked_for(recipe, seed, episodes, None)
     _occupied.require_vacant(out, asked)

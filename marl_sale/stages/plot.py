@@ -9,6 +9,7 @@ from marl_sale.analysis import figures, tables
 from marl_sale.analysis.curves import aggregate
 from marl_sale.analysis.figures import Line, Panel, XAxis
 from marl_sale.analysis.runs import EvaluationRun, Group, Task, TrainingRun, group, read
+from marl_sale.artifacts.manifest import MAX_ENTRIES
 from marl_sale.errors import UsageError
 from marl_sale.observer import Observer
 from marl_sale.seeding import numpy_generator
@@ -97,6 +98,8 @@ def asked_for(
     agents: Sequence[TrainingRun], evaluations: Sequence[EvaluationRun], seed: int, x: XAxis
 ) -> Asked:
     """The report on these runs as they are now; of one under way the rows tell more than its manifest."""
+    if len(agents) + len(evaluations) > MAX_ENTRIES:
+        raise UsageError(f"{len(agents) + len(evaluations):,} runs: at most {MAX_ENTRIES:,} make a report")
     rows = sum(len(run.train) + len(run.evaluation) for run in agents)
     inputs = [*(run.as_input for run in agents), *(run.as_input for run in evaluations)]
     return Asked("report", seed, None, inputs, {"x": x, "rows": rows})

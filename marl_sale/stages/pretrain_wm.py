@@ -28,7 +28,7 @@ from marl_sale.seeding import episode_seeds, torch_generator
 from marl_sale.spec import EnvSpec, VectorEnv
 from marl_sale.stages import preflight
 from marl_sale.stages._artifacts import load_policy, recipe_of, require_same_task, sound_state
-from marl_sale.stages._fitting import Fitting, report, split_episodes, summary
+from marl_sale.stages._fitting import Fitting, report, require_readable, split_episodes, summary
 from marl_sale.stages._machine import Due, choose_device
 from marl_sale.stages._replay_files import REPLAY, ReplayFiles
 from marl_sale.stages._runs import CONTINUE, SAME_COMMAND, begin, progress_of, require_vacant
@@ -83,9 +83,10 @@ def require_room(
         require_vacant(out, "world-model", recipe, seed, spec, command)
     if save_dataset is None:
         return
-    if save_dataset.resolve() in (out.resolve(), *out.resolve().parents):
+    ours, theirs = out.resolve(), save_dataset.resolve()
+    if theirs in (ours, *ours.parents) or ours in theirs.parents:
         raise UsageError(
-            f"--save-dataset {save_dataset}: is, or contains, the folder of the world model ({out})",
+            f"--save-dataset {save_dataset}: is, contains, or lies in the folder of the world model ({out})",
             "name another folder for the dataset",
         )
     if not (resume and (save_dataset / MANIFEST).exists()):
@@ -209,6 +210,7 @@ def run(
     env = make_env(config.env, config.train.num_envs)
     try:
         algorithm = build_pretraining(config, env.spec, device=where)
+        require_readable(algorithm)
         needs = preflight.pretraining(algorithm, saves_dataset=save_dataset is not None)
         preflight.require("pretrain-wm", needs, out, overcommit=allow_overcommit)
         source, behaviour, inputs = _source(policy, dataset, env.spec)

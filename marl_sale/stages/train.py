@@ -30,6 +30,7 @@ from marl_sale.stages import preflight
 from marl_sale.stages._artifacts import require_same_sections, require_same_task
 from marl_sale.stages._machine import Due, choose_device
 from marl_sale.stages._progress import Averages, Counters, Progress
+from marl_sale.stages._readable import require_training
 from marl_sale.stages._replay_files import REPLAY, ReplayFiles
 from marl_sale.stages._runs import CONTINUE, begin
 from marl_sale.stages.diverged import MOST_ROLLBACKS, TooManySkippedError, keep, noise_state
@@ -343,6 +344,7 @@ def _run(
         evaluation_env = make_env(config.env, min(config.evaluation.num_envs, config.evaluation.episodes))
         spec = stack.enter_context(closing(evaluation_env)).spec
         algorithm = build(config, spec, seed=seed, device=where)
+        require_training(config, train_columns(algorithm), EVALUATION_COLUMNS)
         inputs = [load_world_model(world_model, algorithm)] if world_model is not None else []
         if isinstance(algorithm, Mmsa) and algorithm.representation_loss_names and not (inputs or resume):
             observer.note(FROM_NOTHING)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from marl_sale.artifacts.sweep import Cell, Step, Sweep
+from marl_sale.artifacts.sweep import MAX_SWEEP_BYTES, Cell, Step, Sweep
 from marl_sale.config.recipe import Recipe, load_recipe
 from marl_sale.errors import ConfigError, UsageError
 
@@ -92,7 +92,10 @@ def make_sweep(
     identity = f"sweep-{hashlib.sha256(whole.encode()).hexdigest()[:10]}"
     folder = folder or Path("results") / "sweeps" / identity
     made = (_cell(*cell, folder, pretrain=pretrain, device=device) for cell in cells)
-    return Sweep(id=identity, cells=tuple(made)), folder
+    sweep = Sweep(id=identity, cells=tuple(made))
+    if len(sweep.to_bytes()) > MAX_SWEEP_BYTES:
+        raise UsageError(f"{count:,} cells: too long a list to be read again", "split it into several")
+    return sweep, folder
 
 
 def _recipes(wanted: Sequence[tuple[str, tuple[str, ...]]]) -> list[tuple[str, Recipe]]:

@@ -153,13 +153,25 @@ def test_divergence_is_told_before_a_weight_is_touched(mmsa: Mmsa, batch: Batch)
     before = {name: value.clone() for name, value in mmsa.state_dict().items()}
     poisoned = batch.with_reward(batch.reward.clone())
     poisoned.reward[0] = float("inf")
-    with pytest.raises(NotFiniteError, match=r"update 1: .*rec \d.*td (inf|nan)") as caught:
+    with pytest.raises(NotFiniteError, match=r"after 0 updates: .*rec \d.*td (inf|nan)") as caught:
         mmsa.update(poisoned)
     assert caught.value.first == "batch.reward"
     for name, value in mmsa.state_dict().items():
         assert torch.equal(value, before[name]), name
-    assert mmsa.updates == 1
+    assert mmsa.updates == 0
     mmsa.update(batch)
+
+
+def test_an_update_that_is_left_out_does_not_count_for_the_copies(mmsa: Mmsa, batch: Batch) -> None:
+    """Nor is anything copied then: what it was made with is what a repetition of it finds."""
+    for _ in range(2):
+        mmsa.update(batch)
+    before = mmsa.target_agent.core.input.bias.clone()
+    with pytest.raises(NotFiniteError):
+        mmsa.update(batch.with_reward(batch.reward * float("inf")))
+    assert torch.equal(mmsa.target_agent.core.input.bias, before)
+    mmsa.update(batch)
+    assert torch.equal(mmsa.target_agent.core.input.bias, mmsa.agent.core.input.bias)
 
 
 def test_gradients_are_clipped(spec: EnvSpec, small_config: Callable[..., Config], batch: Batch) -> None:

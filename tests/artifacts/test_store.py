@@ -17,7 +17,7 @@ from marl_sale.artifacts import _fs
 from marl_sale.artifacts.manifest import Input, read_manifest
 from marl_sale.artifacts.reader import Artifact
 from marl_sale.artifacts.store import Run
-from marl_sale.errors import ArtifactError, DiskFullError, RunExistsError, StoppedError
+from marl_sale.errors import ArtifactError, DiskFullError, MarlSaleError, RunExistsError, StoppedError
 
 Start = Callable[..., Run]
 
@@ -99,6 +99,28 @@ def test_a_file_in_place_of_the_folder_is_refused(start: Start, tmp_path: Path) 
     (tmp_path / "run").write_text("mine")
     with pytest.raises(RunExistsError, match="not a folder"):
         start()
+
+
+@pytest.mark.parametrize("below", ["run/more", "run/metrics/more/still"])
+def test_no_artifact_is_put_into_another_which_it_would_damage(
+    below: str, start: Start, tmp_path: Path
+) -> None:
+    with start(tmp_path / "run") as run:
+        run.finish("complete", counters={})
+    with pytest.raises(RunExistsError, match=rf"lies inside an artifact, {run.manifest.id} at "):
+        start(tmp_path / below)
+    assert Artifact.open(tmp_path / "run", kind="agent").verify() == []
+
+
+def test_a_manifest_of_something_else_above_is_no_artifact(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"name": "web"}')
+    assert start(tmp_path / "run").path == tmp_path / "run"
+
+
+def test_a_folder_below_a_file_is_refused(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunExistsError, match="file is not a folder"):
+        start(tmp_path / "file" / "run")
 
 
 def test_an_empty_folder_is_used_and_parents_are_made(start: Start, tmp_path: Path) -> None:
@@ -506,6 +528,23 @@ def test_a_second_process_is_refused_and_a_killed_one_leaves_a_run_to_resume(
         assert latest is not None
         assert latest.json("a") == 1
         run.finish("complete", counters={})
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "hint"),
+    [
+        (errno.EFBIG, DiskFullError, "limit"),  # ulimit -f
+        (errno.EDQUOT, DiskFullError, "space"),
+        (errno.EROFS, ArtifactError, "permissions"),
+        (errno.EIO, ArtifactError, "the disk fails"),
+        (errno.ENOENT, ArtifactError, "make it again"),
+    ],
+)
+def test_what_the_system_refuses_says_what_to_do(code: int, kind: type[MarlSaleError], hint: str) -> None:
+    with pytest.raises(kind) as caught, _fs.explained("write", Path("file")):
+        raise OSError(code, os.strerror(code))
+    assert type(caught.value) is kind
+    assert hint in caught.value.hint
 
 
 def test_a_child_does_not_inherit_the_lock(start: Start, asked: dict[str, Any]) -> None:

@@ -1,4 +1,6 @@
+import fcntl
 import json
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -48,6 +50,19 @@ def test_ls_lists_artifacts_and_marks_damaged_ones(agent: Path) -> None:
     assert rows[1].split() == ["-", "damaged", "-", "-", "-", "-", str(other)]
     listed = json.loads(cli.invoke(app, ["runs", "ls", str(agent.parents[1]), "--json"]).stdout)
     assert [(row["status"], row["env_steps"]) for row in listed] == [("complete", 12345), ("damaged", None)]
+
+
+def test_ls_tells_what_runs_from_what_was_killed_and_shows_where_a_manifest_is_no_file(agent: Path) -> None:
+    manifest = agent / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"complete"', '"running"'))
+    assert "killed" in cli.invoke(app, ["runs", "ls", str(agent)]).stdout
+    with (agent / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "running" in cli.invoke(app, ["runs", "ls", str(agent)]).stdout
+    manifest.unlink()
+    os.mkfifo(manifest)
+    (row,) = json.loads(cli.invoke(app, ["runs", "ls", str(agent.parent), "--json"]).stdout)
+    assert (row["status"], row["path"]) == ("damaged", str(agent))
 
 
 def test_ls_of_nothing_says_so_on_stderr(tmp_path: Path) -> None:

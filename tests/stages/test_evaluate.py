@@ -18,7 +18,7 @@ from marl_sale.errors import ArtifactError, ConfigError, DiskFullError, UsageErr
 from marl_sale.observer import Silent
 from marl_sale.seeding import evaluation_seeds
 from marl_sale.stages import evaluate, plan, train
-from marl_sale.stages._artifacts import load_policy
+from marl_sale.stages._artifacts import load_policy, recipe_of
 from marl_sale.stages.evaluate import EpisodeRow, evaluate_policy, summarise
 from marl_sale.stages.result import StageResult
 
@@ -155,6 +155,9 @@ def test_a_picture_that_cannot_be_written_is_refused_before_any_episode(
     for stage in (run, planned):
         with pytest.raises(UsageError, match=r"--render .*: cannot be written"):
             stage(agent, tmp_path / "evaluation", render=tmp_path / name)
+        recipe = recipe_of(Artifact.open(agent, kind="agent"))
+        with pytest.raises(UsageError, match=r"--render .*: cannot be written"):
+            plan.evaluate_random(recipe, tmp_path / "evaluation", seed=0, render=tmp_path / name)
     assert not (tmp_path / "evaluation").exists()
 
 

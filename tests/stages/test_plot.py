@@ -353,6 +353,18 @@ def test_the_same_seed_twice_is_refused(tmp_path):
         draw([agent(tmp_path / "agent"), agent(tmp_path / "again")], tmp_path / "out")
 
 
+def test_a_run_that_failed_and_was_made_again_counts_once(tmp_path):
+    """Both lie below one folder: nobody has to move one away. Named themselves, they are a seed twice."""
+    failed, whole = agent(tmp_path / "first", status="failed", evaluations=3), agent(tmp_path / "again")
+    other = agent(tmp_path / "other", seed=1, status="failed", evaluations=3)
+    result = draw([failed, whole, other], tmp_path / "out", below={failed, whole, other})
+    ids = [read_manifest(path)[0].id for path in (failed, whole)]
+    assert result.metrics["notes"][0] == f"{ids[0]} (failed) was made again to the end ({ids[1]}): left out"
+    assert result.metrics["runs"] == 2
+    with pytest.raises(UsageError, match="the same recipe and seed 0"):
+        draw([failed, whole], tmp_path / "named", below={whole})
+
+
 def test_a_start_from_a_world_model_is_another_recipe(tmp_path):
     first = agent(tmp_path / "first")
     source = Artifact.open(first, kind="agent").as_input("world-model")

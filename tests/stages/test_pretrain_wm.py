@@ -279,7 +279,7 @@ def test_refusals(
     with pytest.raises(RunExistsError, match="complete") as error:
         run(short_recipe(), out, save_dataset=dataset)
     assert "choose another folder with --save-dataset" in error.value.hint
-    for inside in (out, tmp_path):
+    for inside in (out, tmp_path, out / "dataset"):
         with pytest.raises(UsageError, match="the folder of the world model"):
             run(short_recipe(), out, save_dataset=inside)
     assert not out.exists()

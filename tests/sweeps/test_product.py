@@ -7,6 +7,7 @@ import pytest
 from marl_sale.artifacts.sweep import Sweep, check_folder, hold, read_sweep
 from marl_sale.config.recipe import load_recipe
 from marl_sale.errors import ArtifactError, ConfigError, RunExistsError, StoppedError, UsageError
+from marl_sale.sweeps import product
 from marl_sale.sweeps.product import make_sweep, seeds_of, values_of
 
 TINY = "tiny/match+tiny"
@@ -76,6 +77,15 @@ def test_pretraining_goes_before_training_where_there_is_something_to_pretrain()
     assert first[1] == "pretrain-wm"
     assert second[second.index("--world-model") + 1] == first[first.index("--out") + 1]
     assert [step.kind for step in without.steps] == ["agent"]
+
+
+def test_a_list_of_cells_that_could_not_be_read_again_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else no --resume would ever find it."""
+    whole = len(make_sweep([TINY], [], range(40), None)[0].to_bytes())
+    monkeypatch.setattr(product, "MAX_SWEEP_BYTES", whole)
+    make_sweep([TINY], [], range(40), None)
+    with pytest.raises(UsageError, match="41 cells: too long a list"):
+        make_sweep([TINY], [], range(41), None)
 
 
 def test_the_default_folder_names_the_cells() -> None:

@@ -147,7 +147,7 @@ def contents(folder: Path) -> dict[str, tuple[int, int]]:
 
 @pytest.mark.parametrize("name", CORPUS)
 def test_a_hostile_artifact_is_refused(
-    name: str, warm: Sound, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, warm: Sound, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable[..., None]
 ) -> None:
     case = CORPUS[name]
     monkeypatch.chdir(tmp_path)
@@ -169,6 +169,7 @@ def test_a_hostile_artifact_is_refused(
     assert found["seconds"] < 1.5 * SECONDS
     if case.command != "resume":  # which takes the lock, and marks the run failed
         assert after == before
+    tally(command=case.command, exit=found["exit"], cpu_seconds=round(found["seconds"], 3))
 
 
 def test_the_corpus_has_every_row() -> None:

@@ -26,7 +26,7 @@ from marl_sale.observer import Silent
 from marl_sale.seeding import episode_seeds
 from marl_sale.stages import pretrain_wm, train
 from marl_sale.stages._fitting import Fitting
-from marl_sale.stages._progress import Progress
+from marl_sale.stages._progress import Counters, Progress
 
 Recipes = Callable[..., Recipe]
 Record = Callable[..., None]
@@ -36,7 +36,10 @@ TASKS = {
     "lbf": "lbf/5x5-2p-1f-coop+tiny",
     "micro": "micro/3m+tiny",
     "vmas": "vmas/balance+tiny",
+    "mamujoco": "mamujoco/reacher-2x1+tiny",
 }
+PACKAGES = {"vmas": "vmas", "mamujoco": "mujoco"}
+"""That the task of a family needs."""
 ALGORITHMS = ("mmsa", "qmix", "vdn", "iql")
 CHUNKS = ("replay.chunk_length=3", "replay.burn_in=2")
 FEEDFORWARD = ("agent.core=feedforward", "agent.head=bilinear", "optimiser.name=rmsprop")
@@ -48,7 +51,7 @@ WATCHFUL = "train.checkpoint_minutes=1e-9"
 """A checkpoint after every round; it is not part of the fingerprint, so a resume may ask for it."""
 
 
-def changes_for(task: str, small_recipe: Recipes, rounds: int = 6) -> tuple[str, ...]:
+def changes_for(task: str, small_recipe: Recipes, rounds: int = 8) -> tuple[str, ...]:
     """A run of so many rounds of two of the longest episodes, and everything periodic in it."""
     steps = 2 * rounds * describe(small_recipe(task=task).config.env).episode_limit
     return (
@@ -105,8 +108,8 @@ def test_train(
     """Stopped by a signal at a third, killed at two thirds; the last stretch saves after every round."""
     if not is_long and (family, algorithm, more) not in IN_SHORT:
         pytest.skip("in the long form")
-    if family == "vmas":
-        pytest.importorskip("vmas")
+    if family in PACKAGES:
+        pytest.importorskip(PACKAGES[family])
     overlays = () if algorithm == "mmsa" else (algorithm,)
     changes = (*changes_for(TASKS[family], small_recipe), *more)
     recipe, watchful = (
@@ -144,8 +147,8 @@ def test_pretrain_wm(
     """Stopped while gathering, killed in the second epoch, stopped in the next part, killed at its end."""
     if not is_long and family != "tiny":
         pytest.skip("in the long form")
-    if family == "vmas":
-        pytest.importorskip("vmas")
+    if family in PACKAGES:
+        pytest.importorskip(PACKAGES[family])
     recipe, watchful = (
         small_recipe(task=TASKS[family], changes=[*changes_for(TASKS[family], small_recipe), *extra])
         for extra in ((), [WATCHFUL])
@@ -273,7 +276,7 @@ IN_SHORT_PARTS = (
 @pytest.fixture(scope="module")
 def killed(small_recipe: Recipes, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path, Flat]:
     """A recipe whose run goes back to a checkpoint once; a killed run of it; and what the whole run gives."""
-    changes = [*changes_for(TASKS["tiny"], small_recipe, rounds=8), "optimiser.target_update_period=4"]
+    changes = [*changes_for(TASKS["tiny"], small_recipe), "optimiser.target_update_period=3"]
     recipe = small_recipe(changes=changes)
     folder = tmp_path_factory.mktemp("killed")
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -291,13 +294,17 @@ def eventful(monkeypatch: pytest.MonkeyPatch) -> None:
     is lost; and evaluations get worse and worse, so that the best one is behind.
     """
     update, play_round, lost = Algorithm.update, collect._play_round, []
+    learn, counters = train.learn, [Counters()]
+
+    def learning(config: Any, progress: Progress, device: Any) -> None:
+        counters[0] = progress.counters
+        learn(config, progress, device)
 
     def sometimes_bad(algorithm: Algorithm, batch: Batch) -> Any:
-        figures = update(algorithm, batch)
         rate = algorithm.optimiser.param_groups[0]["lr"] / algorithm.config.optimiser.learning_rate
-        if algorithm.updates in ((6, 7, 8, 9) if rate == 1 else (7,)):
+        if counters[0].updates in ((6, 7, 8, 9) if rate == 1 else (7,)):
             raise NotFiniteError("pretended", "nothing")
-        return figures
+        return update(algorithm, batch)
 
     def once_lost(env: Any, policy: Any, seeds: Any, *more: Any) -> Any:
         if seeds[0] == episode_seeds(3, 2, 2)[0] and not lost:
@@ -305,6 +312,7 @@ def eventful(monkeypatch: pytest.MonkeyPatch) -> None:
             raise EpisodeLost("pretended")
         return play_round(env, policy, seeds, *more)
 
+    monkeypatch.setattr(train, "learn", learning)
     monkeypatch.setattr(Algorithm, "update", sometimes_bad)
     monkeypatch.setattr(collect, "_play_round", once_lost)
     evaluate, summarise, now = train.Training.evaluate, train.summarise, [0]

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -25,7 +26,8 @@ def versions() -> dict[str, str]:
             found[package] = plain(metadata.version(package))
         except metadata.PackageNotFoundError:
             continue
-    return found
+    kernels = sys.modules.get("marl_sale.kernels")  # loaded wherever something is computed
+    return found if kernels is None else {**found, "kernels": kernels.instruction_set()}
 
 
 def _git(checkout: Path, *arguments: str) -> str:

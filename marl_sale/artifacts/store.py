@@ -7,7 +7,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from marl_sale import kernels
 from marl_sale.artifacts import _fs, _lock
 from marl_sale.artifacts.manifest import (
     MANIFEST,
@@ -138,7 +137,7 @@ class Run(Writer):
                     "inputs": tuple(inputs),
                     "files": files,
                     "counters": {},
-                    "versions": {**versions(), "kernels": kernels.instruction_set()},
+                    "versions": versions(),
                     "git": git(),
                     "device": plain(device),
                     "notes": (),

@@ -48,14 +48,18 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> str:
     return result.stdout
 
 
+def source_in(source: Path) -> Path:
+    """A copy to build from: building writes into its source."""
+    for name in SOURCES.values():
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    return source
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy: building writes into its source."""
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in SOURCES.values():
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source / name)
+    source, out = source_in(tmp_path_factory.mktemp("source")), tmp_path_factory.mktemp("wheel")
     run(
         *(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out)),
         cwd=source,
@@ -68,11 +72,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_every_module_and_every_recipe(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
+    compiled = {name for name in packed if name.endswith(".so")}
+    packed -= compiled
     expected = {
         f"{package}/{path.relative_to(ROOT / source).as_posix()}"
         for package, source in SOURCES.items()
         for path in (ROOT / source).rglob("*")
-        if path.suffix in (".py", ".yaml") or path.name == "py.typed"
+        if path.suffix in (".py", ".yaml", ".c", ".h") or path.name == "py.typed"
     }
     assert packed == expected
     assert {
@@ -80,6 +86,34 @@ def test_the_wheel_holds_every_module_and_every_recipe(wheel: Path) -> None:
         "marl_sale_recipes/tiny/match.yaml",
         "marl_sale/py.typed",
     } <= packed
+
+
+@pytest.mark.pipeline
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here")
+def test_the_wheel_holds_the_kernels_for_this_machine(wheel: Path, tmp_path: Path) -> None:
+    run(
+        *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", tmp_path, wheel),
+        cwd=tmp_path,
+    )
+    probe = "from marl_sale import kernels; print(kernels.__file__, kernels.instruction_set())"
+    where, found = run(sys.executable, "-c", probe, cwd=tmp_path, PYTHONPATH=str(tmp_path)).split()
+    assert where.startswith(str(tmp_path))
+    assert found in ("any", "avx2", "avx512")
+
+
+@pytest.mark.pipeline
+def test_without_a_compiler_it_is_installed_all_the_same(tmp_path: Path) -> None:
+    source = source_in(tmp_path / "source")
+    run(
+        *(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "wheel"),
+        cwd=source,
+        CC="no-such-compiler",
+    )
+    (built,) = (tmp_path / "wheel").glob("*.whl")
+    with zipfile.ZipFile(built) as archive:
+        names = archive.namelist()
+    assert "marl_sale/kernels/__init__.py" in names
+    assert not [name for name in names if name.endswith(".so")]
 
 
 @pytest.mark.pipeline

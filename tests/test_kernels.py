@@ -1,0 +1,76 @@
+"""The compiled loops: where they are, and that threads change nothing. Their users test what they compute."""
+
+import shutil
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from marl_sale import kernels
+from marl_sale.functional.activations import elu
+from marl_sale.nn.gru import unroll_gru
+from marl_sale.nn.sale import Sale
+from marl_sale.nn.utility import SaleHead
+
+COMPILED = kernels.instruction_set() != "none"
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here")
+def test_what_a_compiler_could_make_is_used() -> None:
+    assert COMPILED
+
+
+def test_they_take_what_they_were_compiled_for() -> None:
+    assert kernels.usable(torch.zeros(1)) == COMPILED
+    assert not kernels.usable(torch.zeros(1, dtype=torch.float16))
+    assert not kernels.usable(torch.zeros(1, device="meta"))
+
+
+def test_they_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MARL_SALE_KERNELS", "off")
+    kernels._library.cache_clear()
+    try:
+        assert kernels.instruction_set() == "none"
+        assert not kernels.usable(torch.zeros(1))
+    finally:
+        kernels._library.cache_clear()
+
+
+def computed() -> list[Tensor]:
+    """Of every kernel, in float32, with enough rows for several threads."""
+    torch.manual_seed(0)
+    gru, sizes = nn.GRU(5, 9), [101, 70, 70, 1]
+    x = torch.randn(sum(sizes), 5, requires_grad=True)
+    h = unroll_gru(gru, x, torch.tensor(sizes))
+    y = elu(torch.linspace(-5, 5, 70_000, requires_grad=True).view(7, -1))
+    gradients = torch.autograd.grad(h.square().sum(), [x, *gru.parameters()])
+
+    sale, head = Sale(9, 4, 1, 6, 7), SaleHead(9, 4, 6)
+    with torch.no_grad():
+        z_s = sale.f(h)
+        shares = head.shares(h, z_s, sale.action_output)
+        needs = {**sale.for_kernel(sale.share(z_s)), **head.for_kernel(shares, sale.action_output)}
+    chosen = kernels.choose(torch.rand(len(h), 4) < 0.5, needs)
+    return [h, y, *gradients, *chosen]
+
+
+@pytest.mark.skipif(not COMPILED, reason="no kernels here: the package was installed without a C compiler")
+def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = computed()
+    monkeypatch.setattr(
+        torch, "get_num_threads", lambda: 3
+    )  # of the kernels alone: torch's sums stay as they are
+    for one, several in zip(alone, computed(), strict=True):
+        assert torch.equal(one, several)
+
+
+@pytest.mark.skipif(not COMPILED, reason="no kernels here: the package was installed without a C compiler")
+def test_what_is_not_a_number_is_passed_on() -> None:
+    """Otherwise an update that went wrong would not be noticed."""
+    gru, sizes = nn.GRU(2, 3), torch.tensor([2, 2])
+    x = torch.zeros(4, 2)
+    x[0] = torch.nan
+    with torch.no_grad():
+        h = unroll_gru(gru, x, sizes)
+    assert h[[0, 2]].isnan().all()
+    assert h[[1, 3]].isfinite().all()

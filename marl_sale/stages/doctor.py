@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from marl_sale import __version__
+from marl_sale import __version__, kernels
 from marl_sale.algorithms._load import build
 from marl_sale.config.recipe import list_recipes, load_recipe
 from marl_sale.envs._findings import Finding
@@ -50,6 +50,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "cuda": torch.cuda.is_available(),
+        "kernels": kernels.instruction_set(),
         "cpus": os.cpu_count(),
         "memory_bytes": preflight.available_memory(),
     }

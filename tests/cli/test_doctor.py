@@ -37,7 +37,7 @@ def test_a_family_that_lacks_nothing() -> None:
     done = run("tiny", "--json")
     assert done.exit_code == 0
     found = json.loads(done.stdout)
-    assert {"python", "torch", "cuda", "cpus", "memory_bytes"} <= set(found["machine"])
+    assert {"python", "torch", "cuda", "kernels", "cpus", "memory_bytes"} <= set(found["machine"])
     (tiny,) = found["families"]
     assert (tiny["family"], tiny["ok"]) == ("tiny", True)
     assert [f["what"] for f in tiny["findings"]] == ["memory for tiny/match"]

@@ -1,14 +1,14 @@
-/* The best available action of every row under a head that reads state-action embeddings, and g's last features of it.
+/* The best available action of every row under a head that reads state-action embeddings, and g's last features.
 
-Pairs of a row and an available action are evaluated a block at a time: what is between their sums of shares and their
-values never leaves the cache. The equations are those of nn/sale.py and nn/utility.py. */
+Pairs of a row and an available action are evaluated a block at a time: what is between their sums of shares and
+their values never leaves the cache. The equations are those of nn/sale.py and nn/utility.py. */
 
 typedef struct {
     int64_t actions, features, hidden;   /* A; units of g; units of the head (0: bilinear head) */
     const uint8_t *avail;                /* [rows, A] */
     const REAL *g_of_row, *g_of_action;  /* [rows, features], [A, features]: their sum enters g */
     const REAL *g_weight, *g_bias;       /* [features, features] as nn.Linear has it, [features] */
-    /* mlp head: W [h, a] by its shares, the first layer's share of it and of z_s, and what follows */
+    /* mlp head: W [h, a] by its shares, the first layer's shares of it and of z_s, and what follows */
     const REAL *inner_of_row, *inner_of_action;      /* [rows, hidden], [A, hidden] */
     const REAL *through_of_row, *through_of_action;  /* the same, times the first layer */
     const REAL *first_of_row;                        /* [rows, hidden] */
@@ -51,8 +51,10 @@ INLINE void NAME(evaluate_mlp)(const NAME(Head) *restrict head, NAME(Block) *res
         block->count, size, head->features, block->features, head->features, block->first, block->sums, wide);
     for (int64_t i = 0; i < block->count; i++) {
         const int64_t row = block->row[i] * size, action = block->action[i] * size;
-        const REAL *restrict inner_of_row = head->inner_of_row + row, *restrict inner_of_action = head->inner_of_action + action;
-        const REAL *restrict through_of_row = head->through_of_row + row, *restrict through_of_action = head->through_of_action + action;
+        const REAL *restrict inner_of_row = head->inner_of_row + row;
+        const REAL *restrict inner_of_action = head->inner_of_action + action;
+        const REAL *restrict through_of_row = head->through_of_row + row;
+        const REAL *restrict through_of_action = head->through_of_action + action;
         const REAL *restrict first = head->first_of_row + row, *restrict sum = block->sums + i * wide;
         REAL *restrict in = block->in + i * size;
         REAL total = 0;
@@ -68,7 +70,8 @@ INLINE void NAME(evaluate_mlp)(const NAME(Head) *restrict head, NAME(Block) *res
     }
     NAME(product)(block->count, size, size, block->in, size, block->rest, block->sums, wide);
     for (int64_t i = 0; i < block->count; i++) {
-        const REAL *restrict sum = block->sums + i * wide, *restrict bias = head->rest_bias, *restrict out = head->out;
+        const REAL *restrict sum = block->sums + i * wide;
+        const REAL *restrict bias = head->rest_bias, *restrict out = head->out;
         REAL q = 0;
 #pragma omp simd reduction(+ : q)
         for (int64_t j = 0; j < size; j++)
@@ -89,8 +92,8 @@ INLINE void NAME(evaluate_bilinear)(const NAME(Head) *restrict head, NAME(Block)
     }
 }
 
-/* Out: actions [rows], features [rows, head->features]; a row without an available action is left as it is. Of
-`parts` threads, each takes so many rows in a row. 0 where there is no memory. */
+/* Out: actions [rows], features [rows, head->features]; a row without an available action is left as it is. Each of
+`parts` threads takes a range of rows. 0 where there is no memory. */
 int NAME(choose)(
     int64_t part, int64_t parts, int64_t rows, const NAME(Head) *head, int64_t *actions, REAL *features) {
     const int64_t first = rows * part / parts, last = rows * (part + 1) / parts;
@@ -108,7 +111,8 @@ int NAME(choose)(
     block.features = block.in + BLOCK_ROWS * widest;
     block.sums = block.features + BLOCK_ROWS * widest;
     block.count = 0;
-    memset(block.in, 0, sizeof(REAL) * (size_t)(3 * BLOCK_ROWS * widest)); /* tiles read beyond the last pair */
+    /* Tiles read beyond the last pair. */
+    memset(block.in, 0, sizeof(REAL) * (size_t)(3 * BLOCK_ROWS * widest));
     NAME(pack)(head->g_weight, head->features, head->features, 1, head->features, block.g);
     if (head->hidden) {
         NAME(pack)(head->first_of_features, head->features, head->hidden, head->hidden, 1, block.first);
@@ -136,7 +140,9 @@ int NAME(choose)(
                     best_row = block.row[i];
                     best = block.q[i];
                     actions[best_row] = block.action[i];
-                    memcpy(features + best_row * head->features, block.features + i * head->features, sizeof(REAL) * (size_t)head->features);
+                    memcpy(
+                        features + best_row * head->features, block.features + i * head->features,
+                        sizeof(REAL) * (size_t)head->features);
                 }
             block.count = 0;
         }

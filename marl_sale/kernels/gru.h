@@ -1,11 +1,11 @@
 /* A GRU along packed sequences: rows are ordered by time, sizes[t] of them at time t, longest sequences first.
 
 Sequences are independent, so a block of them goes through all times while its states stay in the cache. Equations
-and the order of gates as in nn/gru.py: a row of `gates` is [n | r | u | W_hn h + b_hn]. Of `parts` threads, each
-takes every so manieth block. */
+and the order of gates as in nn/gru.py. Thread `part` of `parts` takes block `part` and every `parts`th after it, as
+the first blocks are the longest. */
 
-/* In: gates = [W_in x + b_in | W_ir x + b_r | W_iu x + b_u | …] with `step` reals a row. Out: h; where `keep` is not
-0, gates as the backward pass needs them (step = 4 · hidden). 0 where there is no memory. */
+/* In: gates = [W_in x + b_in | W_ir x + b_r | W_iu x + b_u | …], `step` reals a row. Out: h; where `keep` is not 0,
+gates = [n | r | u | W_hn h + b_hn] for the backward pass (step = 4 · hidden). 0 where there is no memory. */
 int NAME(gru_forward)(
     int64_t part, int64_t parts, int64_t sequences, const int64_t *sizes, int64_t times, int64_t hidden,
     const REAL *w_hh, const REAL *b_hn, REAL *gates, int64_t step, REAL *h, int64_t keep) {
@@ -49,8 +49,8 @@ int NAME(gru_forward)(
     return 1;
 }
 
-/* In: gates and h of the forward pass, grad_h. Out: gates become the gradients of [W_in x + b_in | W_ir x + b_r + … |
-W_iu x + b_u + … | W_hn h + b_hn]. */
+/* In: gates and h of the forward pass, grad_h. Out: gates = gradients of the sums within tanh, σ of r, σ of u, and of
+W_hn h + b_hn. 0 where there is no memory. */
 int NAME(gru_backward)(
     int64_t part, int64_t parts, int64_t sequences, const int64_t *sizes, int64_t times, int64_t hidden,
     const REAL *w_hh, REAL *gates, const REAL *h, const REAL *grad_h) {
@@ -58,7 +58,8 @@ int NAME(gru_backward)(
     REAL *panels = malloc(sizeof(REAL) * (size_t)(wide * 3 * hidden + BLOCK_ROWS * (wide + 4 * hidden)));
     if (panels == NULL)
         return 0;
-    REAL *sums = panels + wide * 3 * hidden, *grads = sums + BLOCK_ROWS * wide, *carry = grads + BLOCK_ROWS * 3 * hidden;
+    REAL *sums = panels + wide * 3 * hidden, *grads = sums + BLOCK_ROWS * wide;
+    REAL *carry = grads + BLOCK_ROWS * 3 * hidden;
     NAME(pack)(w_hh, 3 * hidden, hidden, hidden, 1, panels);
     int64_t total = 0;
     for (int64_t t = 0; t < times; t++)
@@ -87,7 +88,8 @@ int NAME(gru_backward)(
                     REAL to_n = kept * (1 - n * n);
                     gate[j] = to_n;
                     gate[hidden + j] = grad[j] = to_n * from_h * r * (1 - r);
-                    gate[2 * hidden + j] = grad[hidden + j] = kept * (now[j] - n); /* h − n = u (h_{t−1} − n) */
+                    /* h − n = u (h_{t−1} − n) */
+                    gate[2 * hidden + j] = grad[hidden + j] = kept * (now[j] - n);
                     gate[3 * hidden + j] = grad[2 * hidden + j] = to_n * r;
                     later[j] = dh * u;
                 }

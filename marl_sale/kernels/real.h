@@ -1,6 +1,6 @@
 /* exp, σ, tanh and ELU without branches or calls, so that the compiler makes vectors of them. NaN stays NaN. */
 
-/* exp(x) = 2^n · exp(x − n ln 2), |x − n ln 2| ≤ ln 2 / 2, by its series. Beyond ± EXP_RANGE, that of the bound. */
+/* exp(x) = 2^n · exp(x − n ln 2), |x − n ln 2| ≤ ln 2 / 2, by its series. Beyond ± EXP_RANGE, as at the bound. */
 INLINE REAL NAME(exp)(REAL x) {
     x = x < -EXP_RANGE ? -EXP_RANGE : x;
     x = x > EXP_RANGE ? EXP_RANGE : x;

@@ -17,14 +17,14 @@ TRAINED_FIRST = 2
 def qmix_operations(spec: EnvSpec, config: Config, rows: int, steps: int) -> int:
     """Operations of the matrix products of one QMIX update on `rows` observations with `steps` between them.
 
-    Of the agents: the core on every row and the head on every step, trained; the same of the target network,
-    forward; and the head on every row for the greedy actions. Of the mixers: hyper-networks on every step,
+    Of the agents: core and head on every row, trained (greedy actions and those taken read the same values);
+    of the target network, forward, the core on every row and the head on every step. Of the mixers: hyper-networks on every step,
     trained and forward; mixing is element by element.
 
     By hand, feed-forward, one agent, all sizes 1, one step between two rows. Core: two layers of 1 · 1, on
-    2 rows, once 2 + 1 and once 3 + 1 times: 14. Head: 3 + 1 times on 1 row and once on 2: 6. Mixer on 1 row:
+    2 rows, once 2 + 1 and once 3 + 1 times: 14. Head: 3 times on 2 rows and once on 1: 7. Mixer on 1 row:
     first layers of four hyper-networks, 4 · (2 + 1), and three second layers, 3 · (3 + 1): 24. Twice the sum
-    of 44: 88.
+    of 45: 90.
     """
     hidden, mixing, hyper = config.agent.hidden_size, config.mixer.size, config.mixer.hypernet_size
     agents, of_agents = spec.n_agents, rows * spec.n_agents
@@ -32,10 +32,10 @@ def qmix_operations(spec: EnvSpec, config: Config, rows: int, steps: int) -> int
     core_first = of_agents * spec.obs_size * hidden
     core = of_agents * hidden * hidden * (6 if config.agent.core == "gru" else 1)
     head = hidden * spec.n_actions
-    head_taken, head_greedy = steps * agents * head, of_agents * head
+    heads = TRAINED * of_agents * head + FORWARD * steps * agents * head
     mixer_first = steps * spec.state_size * (2 * hyper + 2 * mixing)
     mixer = steps * (hyper * agents * mixing + hyper * mixing + mixing)
 
     first = (TRAINED_FIRST + FORWARD) * (core_first + mixer_first)
-    rest = (TRAINED + FORWARD) * (core + head_taken + mixer)
-    return 2 * (first + rest + FORWARD * head_greedy)
+    rest = (TRAINED + FORWARD) * (core + mixer)
+    return 2 * (first + rest + heads)

@@ -76,9 +76,9 @@ def test_the_page_has_a_table_for_each(written: Path) -> None:
 
 def test_operations_by_hand() -> None:
     spec = synthetic_spec("one", 1, 1, 1, 1, 1, masked=False)
-    assert qmix_operations(spec, FEED_FORWARD.config(*ONE), rows=2, steps=1) == 88
+    assert qmix_operations(spec, FEED_FORWARD.config(*ONE), rows=2, steps=1) == 90
     # With a GRU its six products take the place of one, on 2 rows, 3 + 1 times.
-    assert qmix_operations(spec, QMIX.config(*ONE), rows=2, steps=1) == 88 + 2 * 5 * 2 * 4
+    assert qmix_operations(spec, QMIX.config(*ONE), rows=2, steps=1) == 90 + 2 * 5 * 2 * 4
 
 
 class Counted(TorchDispatchMode):  # FlopCounterMode also tracks modules, which fails without gradients

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks import act, env, families, gemm, machine, memory, scaling, table, training, update
+from benchmarks import act, env, families, gemm, machine, memory, scaling, table, training, update, workers
 from benchmarks.record import Record
 from marl_sale.stages._machine import choose_device
 
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[bool], list[Record]]] = {
     "gemm": gemm.run,
     "env": env.run,
     "families": families.run,
+    "workers": workers.run,
     "act": act.run,
     "update": update.run,
     "scaling": scaling.run,

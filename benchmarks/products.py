@@ -17,9 +17,9 @@ TRAINED_FIRST = 2
 def qmix_operations(spec: EnvSpec, config: Config, rows: int, steps: int) -> int:
     """Operations of the matrix products of one QMIX update on `rows` observations with `steps` between them.
 
-    Of the agents: core and head on every row, trained (greedy actions and those taken read the same values); of
-    the target network, forward, the core on every row and the head on every step. Of the mixers: hyper-networks
-    on every step, trained and forward; mixing is element by element.
+    Of the agents: core and head on every row, trained (greedy actions and those taken read the same values);
+    of the target network, forward, the core on every row and the head on every step. Of the mixers:
+    hyper-networks on every step, trained and forward; mixing is element by element.
 
     By hand, feed-forward, one agent, all sizes 1, one step between two rows. Core: two layers of 1 · 1, on
     2 rows, once 2 + 1 and once 3 + 1 times: 14. Head: 3 times on 2 rows and once on 1: 7. Mixer on 1 row:

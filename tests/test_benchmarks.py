@@ -132,4 +132,6 @@ def test_the_wheel_leaves_them_out_and_the_makefile_runs_them() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert not [name for name in project["tool"]["setuptools"]["packages"] if "benchmarks" in name]
     assert "python -m benchmarks" in (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert list(BENCHMARKS) == ["gemm", "env", "families", "act", "update", "scaling", "memory", "training"]
+    assert list(BENCHMARKS) == [
+        *("gemm", "env", "families", "workers", "act", "update", "scaling", "memory", "training")
+    ]

@@ -6,6 +6,7 @@ as a control character.
 
 import csv
 import io
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -106,11 +107,12 @@ def draw(panels: Sequence[Panel], x: XAxis, *, columns: int, title: str = "") ->
         for axes in grid.flat[len(panels) :]:
             axes.set_axis_off()
         styles, labels = _legend(panels)
+        fits = int(figure.get_figwidth() * 17)  # characters across the figure
         figure.legend(
             [Line2D([], [], lw=1.4, **_stroke(style)) for style in styles],
-            labels,
+            [textwrap.fill(label, fits - 6) for label in labels],
             loc="outside lower center",
-            ncols=max(1, min(len(labels), int(figure.get_figwidth() * 17) // (max(map(len, labels)) + 6))),
+            ncols=max(1, min(len(labels), fits // (max(map(len, labels)) + 6))),
         )
         if title:
             figure.suptitle(printable(title), fontsize=10)

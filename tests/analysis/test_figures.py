@@ -148,3 +148,11 @@ def test_no_cell_of_the_table_is_a_formula(first):
     assert rows[0]["recipe"] == "'" + first + "cmd"
     assert rows[0]["task"] == "'" + first + "task"
     assert float(rows[-1]["value"]) < 0  # a number keeps its sign
+
+
+def test_a_long_name_stays_within_the_figure():
+    """Names of recipes with overrides are longer than a panel is wide."""
+    figure = draw([panel(line("qmix " + "evaluation.period=20000 " * 6))], "env_steps", columns=1)
+    (legend,) = figure.legends
+    within = legend.get_window_extent()
+    assert 0 <= within.x0 <= within.x1 <= figure.bbox.x1

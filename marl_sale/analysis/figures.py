@@ -110,7 +110,7 @@ def draw(panels: Sequence[Panel], x: XAxis, *, columns: int, title: str = "") ->
         fits = int(figure.get_figwidth() * 17)  # characters across the figure
         figure.legend(
             [Line2D([], [], lw=1.4, **_stroke(style)) for style in styles],
-            [textwrap.fill(label, fits - 8) for label in labels],
+            [textwrap.fill(label, fits - 12) for label in labels],
             loc="outside lower center",
             ncols=max(1, min(len(labels), fits // (max(map(len, labels)) + 6))),
         )

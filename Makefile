@@ -9,8 +9,10 @@ INSTALLED := $(VENV)/installed
 # One thread: sums in a fixed order, so that a run can be repeated bit for bit.
 export OMP_NUM_THREADS ?= 1
 
-# Installed beside the tools of development; `make install EXTRAS=tensorboard` leaves the environments out.
+# Installed beside the tools of development; `make install EXTRAS=` brings what the package itself needs, no more.
 EXTRAS ?= tensorboard,vmas,mamujoco,slurm,ray
+COMMA := ,
+ALL_EXTRAS = dev$(if $(EXTRAS),$(COMMA)$(EXTRAS))
 
 DEMO ?= lbf/5x5-2p-1f-coop+masked+demo
 DEMO_EPISODES ?= 512
@@ -49,7 +51,7 @@ $(INSTALLED): pyproject.toml constraints.txt setup.py $(wildcard marl_sale/kerne
 	fi; \
 	echo "$(VENV): installing; the first time takes some minutes" >&2; \
 	$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check \
-	  -c constraints.txt -e '.[dev,$(EXTRAS)]'; \
+	  -c constraints.txt -e '.[$(ALL_EXTRAS)]'; \
 	touch $@
 
 # The packages of SMAC and SMACv2 are in no package index (`smac` is another project there): two pinned commits.
@@ -59,7 +61,7 @@ SMACV2 := smacv2 @ git+https://github.com/oxwhirl/smacv2@577ab5a2cff2391f8df582d
 
 install-sc2: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check \
-	  -c constraints.txt -e '.[dev,$(EXTRAS),sc2]'
+	  -c constraints.txt -e '.[$(ALL_EXTRAS),sc2]'
 	$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check --no-deps "$(SMAC)" "$(SMACV2)"
 
 test: lint

@@ -28,12 +28,12 @@ def test_they_take_what_they_were_compiled_for() -> None:
 
 def test_they_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MARL_SALE_KERNELS", "off")
-    kernels._library.cache_clear()
+    kernels.library._library.cache_clear()
     try:
         assert kernels.instruction_set() == "none"
         assert not kernels.usable(torch.zeros(1))
     finally:
-        kernels._library.cache_clear()
+        kernels.library._library.cache_clear()
 
 
 def computed() -> list[Tensor]:

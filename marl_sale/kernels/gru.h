@@ -4,48 +4,70 @@ Sequences are independent, so a block of them goes through all times while its s
 and the order of gates as in nn/gru.py. Thread `part` of `parts` takes block `part` and every `parts`th after it, as
 the first blocks are the longest. */
 
-/* In: gates = [W_in x + b_in | W_ir x + b_r | W_iu x + b_u | …], `step` reals a row. Out: h; where `keep` is not 0,
-gates = [n | r | u | W_hn h + b_hn] for the backward pass (step = 4 · hidden). 0 where there is no memory. */
+/* One step of one row: of_x and of_h are its shares in the sums of r, u, n, in torch's order; before becomes h. */
+INLINE void NAME(gru_step)(
+    int64_t hidden, const REAL *restrict of_x, const REAL *restrict of_h, const REAL *restrict b_x,
+    const REAL *restrict b_h, REAL *restrict before, REAL *restrict h, REAL *restrict gate, int keep) {
+    const int64_t u_at = hidden, n_at = 2 * hidden;
+    REAL *restrict gate_r = gate + hidden, *restrict gate_u = gate + 2 * hidden, *restrict gate_h = gate + 3 * hidden;
+#pragma omp simd
+    for (int64_t j = 0; j < hidden; j++) {
+        REAL r = NAME(sigmoid)(of_x[j] + of_h[j] + b_x[j] + b_h[j]);
+        REAL u = NAME(sigmoid)(of_x[u_at + j] + of_h[u_at + j] + b_x[u_at + j] + b_h[u_at + j]);
+        REAL from_h = of_h[n_at + j] + b_h[n_at + j];
+        REAL n = NAME(tanh)(of_x[n_at + j] + b_x[n_at + j] + r * from_h);
+        REAL now = n + u * (before[j] - n);
+        before[j] = now;
+        h[j] = now;
+        if (keep) {
+            gate[j] = n;
+            gate_r[j] = r;
+            gate_u[j] = u;
+            gate_h[j] = from_h;
+        }
+    }
+}
+
+/* In: x [rows, inputs] and torch.nn.GRU's weights. Out: h [rows, hidden] and, where `keep` is not 0, for the
+backward pass gates [rows, 4 · hidden] = [n | r | u | W_hn h + b_hn]. 0 where there is no memory. */
 int NAME(gru_forward)(
-    int64_t part, int64_t parts, int64_t sequences, const int64_t *sizes, int64_t times, int64_t hidden,
-    const REAL *w_hh, const REAL *b_hn, REAL *gates, int64_t step, REAL *h, int64_t keep) {
+    int64_t part, int64_t parts, int64_t sequences, const int64_t *sizes, int64_t times, int64_t inputs,
+    int64_t hidden, const REAL *x, const REAL *w_ih, const REAL *w_hh, const REAL *b_ih, const REAL *b_hh, REAL *gates,
+    REAL *h, int64_t keep) {
     const int64_t wide = NAME(padded)(3 * hidden);
-    REAL *panels = malloc(sizeof(REAL) * (size_t)(wide * hidden + BLOCK_ROWS * (wide + hidden)));
-    if (panels == NULL)
+    const int64_t packed = wide * (inputs + hidden), of_block = BLOCK_ROWS * (inputs + hidden + 2 * wide);
+    REAL *panels_ih = calloc((size_t)(packed + of_block), sizeof(REAL));
+    if (panels_ih == NULL)
         return 0;
-    REAL *sums = panels + wide * hidden, *state = sums + BLOCK_ROWS * wide;
-    NAME(pack)(w_hh, hidden, 3 * hidden, 1, hidden, panels);
+    REAL *panels_hh = panels_ih + wide * inputs, *in = panels_ih + packed;
+    REAL *state = in + BLOCK_ROWS * inputs, *of_x = state + BLOCK_ROWS * hidden, *of_h = of_x + BLOCK_ROWS * wide;
+    NAME(pack)(w_ih, inputs, 3 * hidden, 1, inputs, panels_ih);
+    NAME(pack)(w_hh, hidden, 3 * hidden, 1, hidden, panels_hh);
 
     for (int64_t block = part * BLOCK_ROWS; block < sequences; block += parts * BLOCK_ROWS) {
-        int64_t end = block + BLOCK_ROWS, offset = 0;
+        int64_t end = block + BLOCK_ROWS, offset = block;
         memset(state, 0, sizeof(REAL) * (size_t)(BLOCK_ROWS * hidden));
+        memset(of_h, 0, sizeof(REAL) * (size_t)(BLOCK_ROWS * wide));
         for (int64_t t = 0; t < times && sizes[t] > block; offset += sizes[t++]) {
             int64_t rows = (sizes[t] < end ? sizes[t] : end) - block;
-            NAME(product)(rows, 3 * hidden, hidden, state, hidden, panels, sums, wide);
+            /* Tiles read beyond the last row. */
+            memcpy(in, x + offset * inputs, sizeof(REAL) * (size_t)(rows * inputs));
+            NAME(product)(rows, 3 * hidden, inputs, in, inputs, panels_ih, of_x, wide);
+            if (t > 0) /* before, all states are zero */
+                NAME(product)(rows, 3 * hidden, hidden, state, hidden, panels_hh, of_h, wide);
             for (int64_t i = 0; i < rows; i++) {
-                REAL *restrict gate = gates + (offset + block + i) * step;
-                REAL *restrict out = h + (offset + block + i) * hidden;
-                REAL *restrict before = state + i * hidden;
-                const REAL *restrict sum = sums + i * wide;
-#pragma omp simd
-                for (int64_t j = 0; j < hidden; j++) {
-                    REAL r = NAME(sigmoid)(gate[hidden + j] + sum[j]);
-                    REAL u = NAME(sigmoid)(gate[2 * hidden + j] + sum[hidden + j]);
-                    REAL from_h = b_hn[j] + sum[2 * hidden + j];
-                    REAL n = NAME(tanh)(gate[j] + r * from_h);
-                    REAL now = n + u * (before[j] - n);
-                    before[j] = out[j] = now;
-                    if (keep) {
-                        gate[j] = n;
-                        gate[hidden + j] = r;
-                        gate[2 * hidden + j] = u;
-                        gate[3 * hidden + j] = from_h;
-                    }
-                }
+                const int64_t row = offset + i;
+                REAL *now = h + row * hidden, *gate = gates + row * 4 * hidden;
+                if (keep)
+                    NAME(gru_step)(
+                        hidden, of_x + i * wide, of_h + i * wide, b_ih, b_hh, state + i * hidden, now, gate, 1);
+                else
+                    NAME(gru_step)(
+                        hidden, of_x + i * wide, of_h + i * wide, b_ih, b_hh, state + i * hidden, now, gates, 0);
             }
         }
     }
-    free(panels);
+    free(panels_ih);
     return 1;
 }
 

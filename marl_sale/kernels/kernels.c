@@ -4,6 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What follows the last layer of a perceptron (mlp.h), by the order of kernels.ENDS. */
+enum { END_LINEAR, END_ELU, END_TANH, END_AVG_L1 };
+#define AVG_L1_EPS 1e-8 /* E1 */
+
 #define INLINE static inline __attribute__((always_inline))
 
 #define REAL float
@@ -17,6 +21,7 @@
 #include "elu.h"
 #include "product.h"
 #include "gru.h"
+#include "mlp.h"
 #include "choose.h"
 #undef REAL
 #undef BITS
@@ -37,4 +42,5 @@
 #include "elu.h"
 #include "product.h"
 #include "gru.h"
+#include "mlp.h"
 #include "choose.h"

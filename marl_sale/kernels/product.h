@@ -53,3 +53,30 @@ INLINE void NAME(product)(
             }
         }
 }
+
+/* sums[k, n] += aᵀ · b of a[rows, k], b[rows, n]; k is rounded up to whole tiles and n to panels. */
+INLINE void NAME(accumulate)(
+    int64_t rows, int64_t k, int64_t n, const REAL *restrict a, int64_t a_step, const REAL *restrict b, int64_t b_step,
+    REAL *restrict sums, int64_t sums_step) {
+    for (int64_t column = 0; column < n; column += NAME(COLUMNS))
+        for (int64_t p = 0; p < k; p += TILE_ROWS) {
+            NAME(vector) tile[TILE_ROWS][2];
+            REAL *to = sums + p * sums_step + column;
+            for (int i = 0; i < TILE_ROWS; i++) {
+                tile[i][0] = *(const NAME(unaligned) *)(to + i * sums_step);
+                tile[i][1] = *(const NAME(unaligned) *)(to + i * sums_step + NAME(LANES));
+            }
+            for (int64_t row = 0; row < rows; row++) {
+                NAME(vector) left = *(const NAME(unaligned) *)(b + row * b_step + column);
+                NAME(vector) right = *(const NAME(unaligned) *)(b + row * b_step + column + NAME(LANES));
+                for (int i = 0; i < TILE_ROWS; i++) {
+                    tile[i][0] += a[row * a_step + p + i] * left;
+                    tile[i][1] += a[row * a_step + p + i] * right;
+                }
+            }
+            for (int i = 0; i < TILE_ROWS; i++) {
+                *(NAME(unaligned) *)(to + i * sums_step) = tile[i][0];
+                *(NAME(unaligned) *)(to + i * sums_step + NAME(LANES)) = tile[i][1];
+            }
+        }
+}

@@ -1,15 +1,15 @@
 """A GRU along packed episodes, with its backward pass written out.
 
 Torch's own packed GRU allocates a full-size gradient per time step on the CPU, so its backward pass is
-quadratic in the length of an episode. Here all that is not recurrent is one product for all rows: the share
-of inputs before, the gradients of inputs and weights after. What is recurrent is a compiled kernel, or the
-same with a few torch calls per time step. Equations as torch.nn.GRU:
+quadratic in the length of an episode. Here the forward pass and what recurs of the backward pass are compiled
+kernels, or the same with a few torch calls per time step; the gradients of inputs and weights are one product
+each for all rows. Equations as torch.nn.GRU:
 
 r = σ(W_ir x + W_hr h + b_r);  u = σ(W_iu x + W_hu h + b_u);  n = tanh(W_in x + b_in + r ⊙ (W_hn h + b_hn))
 h' = (1 − u) ⊙ n + u ⊙ h
 
-A row of `gates` begins as [W_in x + b_in | W_ir x + b_r | W_iu x + b_u |], is [n | r | u | W_hn h + b_hn]
-after the forward pass, and after the backward pass the gradients of the sums that those came from.
+A row of `gates` is [n | r | u | W_hn h + b_hn] after the forward pass, and after the backward pass the
+gradients of the sums that those came from.
 """
 
 from typing import Any
@@ -69,22 +69,15 @@ class _Unroll(torch.autograd.Function):
 def _forward(
     x: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, sizes: Tensor, *, keep: bool
 ) -> tuple[Tensor, Tensor]:
-    """h and gates; without `keep`, of the gates only what the recurrence needs."""
-    hidden = w_hh.shape[1]
-    b_hn, compiled = b_hh[2 * hidden :].contiguous(), kernels.usable(x)
-    gates = x.new_empty(len(x), (4 if keep or not compiled else 3) * hidden)
-    bias = b_ih + torch.cat([b_hh[: 2 * hidden], torch.zeros_like(b_hn)])
+    """h and gates."""
+    if kernels.usable(x):
+        return kernels.gru_forward(x, sizes, (w_ih, w_hh, b_ih, b_hh), keep=keep)
+    hidden, by_time = w_hh.shape[1], sizes.tolist()
+    gates = x.new_empty(len(x), 4 * hidden)
+    bias = b_ih + torch.cat([b_hh[: 2 * hidden], b_hh.new_zeros(hidden)])
     # Torch's order of gates is r, u, n.
     torch.addmm(bias.roll(hidden), x, w_ih.roll(hidden, 0).t(), out=gates[:, : 3 * hidden])
-    if compiled:
-        return kernels.gru_forward(gates, sizes, w_hh.contiguous(), b_hn, keep=keep), gates
-    return _forward_in_torch(gates, sizes, w_hh, b_hn), gates
-
-
-def _forward_in_torch(gates: Tensor, sizes: Tensor, w_hh: Tensor, b_hn: Tensor) -> Tensor:
-    """As kernels.gru_forward with `keep`."""
-    hidden, by_time = w_hh.shape[1], sizes.tolist()
-    gates[:, 3 * hidden :] = b_hn
+    gates[:, 3 * hidden :] = b_hh[2 * hidden :]
     h = gates.new_empty(len(gates), hidden)
     w, before = w_hh.t().contiguous(), gates.new_zeros(by_time[0], hidden)
     for t, (gates_t, h_t) in enumerate(zip(gates.split(by_time), h.split(by_time), strict=True)):
@@ -96,7 +89,7 @@ def _forward_in_torch(gates: Tensor, sizes: Tensor, w_hh: Tensor, b_hn: Tensor) 
         n.addcmul_(r, from_h).tanh_()
         torch.lerp(n, before, u, out=h_t)
         before = h_t
-    return h
+    return h, gates
 
 
 def _backward_in_torch(gates: Tensor, h: Tensor, grad_h: Tensor, sizes: Tensor, w_hh: Tensor) -> None:

@@ -2,19 +2,90 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from marl_sale import kernels
+from marl_sale.functional.activations import elu
+from marl_sale.functional.embed import avg_l1_norm
 
 
-def mlp(sizes: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:
-    """Linear layers of the given sizes with the activation between them, none after the last."""
-    layers: list[nn.Module] = []
-    for i, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
-        layers += [activation()] if i else []
-        layers.append(nn.Linear(n_in, n_out))
-    return nn.Sequential(*layers)
+ENDS = {"elu": elu, "tanh": torch.tanh, "avg_l1": avg_l1_norm}
+
+
+class Mlp(nn.Module):
+    """Linear layers of the given sizes with ELU between them; see `perceptron`.
+
+    Layers are named as in an nn.Sequential that counts activations, too.
+    """
+
+    def __init__(
+        self, sizes: Sequence[int], *, starts_with_elu: bool = False, end: kernels.End = "linear"
+    ) -> None:
+        super().__init__()
+        self.starts_with_elu, self.end = starts_with_elu, end
+        for i, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
+            self.add_module(str(2 * i), nn.Linear(n_in, n_out))
+
+    @property
+    def layers(self) -> list[nn.Linear]:
+        """From first to last."""
+        return [layer for layer in self.children() if isinstance(layer, nn.Linear)]
+
+    def forward(self, x: Float[Tensor, "*rows in"]) -> Float[Tensor, "*rows out"]:
+        """The last layer's output."""
+        return perceptron(x, self.layers, starts_with_elu=self.starts_with_elu, end=self.end)
+
+
+def perceptron(
+    x: Float[Tensor, "*rows in"],
+    layers: Sequence[nn.Linear],
+    *,
+    starts_with_elu: bool = False,
+    end: kernels.End = "linear",
+) -> Float[Tensor, "*rows out"]:
+    """Linear layers with ELU between them, before the first where it `starts_with_elu`, and `end` after the
+    last: nothing, elu, tanh, or AvgL1Norm (E1).
+    """
+    weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+    if not kernels.usable(x):
+        for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            x = nn.functional.linear(elu(x) if i or starts_with_elu else x, weight, bias)
+        return x if end == "linear" else ENDS[end](x)
+    rows = x.reshape(-1, x.shape[-1])
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *weights, *biases)):
+        y: Tensor = _Perceptron.apply(starts_with_elu, end, rows, *weights, *biases)  # type: ignore[no-untyped-call]
+    else:
+        given = kernels.Perceptron(weights, biases, starts_with_elu, end)
+        y = kernels.mlp_forward(rows, given, keep=False).of_layers[-1]
+    return y.view(*x.shape[:-1], y.shape[-1])
+
+
+class _Perceptron(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, starts_with_elu: bool, end: kernels.End, x: Tensor, *parameters: Tensor) -> Tensor:
+        n_layers = len(parameters) // 2
+        given = kernels.Perceptron(parameters[:n_layers], parameters[n_layers:], starts_with_elu, end)
+        outputs = kernels.mlp_forward(x, given, keep=True)
+        ctx.n_layers, ctx.starts_with_elu, ctx.end = n_layers, starts_with_elu, end
+        ctx.save_for_backward(x, *parameters, *outputs.of_layers, outputs.scales)
+        return outputs.of_layers[-1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        x, *saved, scales = ctx.saved_tensors
+        n = ctx.n_layers
+        weights, biases, of_layers = saved[:n], saved[n : 2 * n], saved[2 * n :]
+        given = kernels.Perceptron(weights, biases, ctx.starts_with_elu, ctx.end)
+        outputs = kernels.Outputs(of_layers, scales)
+        with_x = ctx.needs_input_grad[2]
+        grad_x, of_weights, of_biases = kernels.mlp_backward(x, given, outputs, grad_y, with_x=with_x)
+        return None, None, grad_x, *of_weights, *of_biases
 
 
 class SplitLinear(nn.Module):

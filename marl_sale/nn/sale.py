@@ -6,9 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from marl_sale.functional.activations import Elu, elu
-from marl_sale.functional.embed import avg_l1_norm
-from marl_sale.nn.mlp import SplitLinear, mlp
+from marl_sale.nn.mlp import Mlp, SplitLinear, perceptron
 from marl_sale.nn.pairs import Pairs
 
 
@@ -41,7 +39,7 @@ class Sale(nn.Module):
 
     def __init__(self, in_size: int, n_actions: int, n_choices: int, size: int, hidden_size: int) -> None:
         super().__init__()
-        self.encoder = mlp([in_size, hidden_size, hidden_size, size], Elu)
+        self.encoder = Mlp([in_size, hidden_size, hidden_size, size], end="avg_l1")
         self.action_input = SplitLinear([size, n_choices * n_actions], hidden_size)
         self.action_hidden = nn.Linear(hidden_size, hidden_size)
         self.action_output = nn.Linear(hidden_size, size)
@@ -50,7 +48,8 @@ class Sale(nn.Module):
 
     def f(self, x: Float[Tensor, "*rows in"]) -> Float[Tensor, "*rows dim"]:
         """z_s."""
-        return avg_l1_norm(self.encoder(x))
+        z_s: Tensor = self.encoder(x)
+        return z_s
 
     def g(self, z_s: Float[Tensor, "*rows dim"], actions: Int64[Tensor, "*rows choices"]) -> ActionEmbedding:
         """z_sa of the actions taken."""
@@ -76,5 +75,5 @@ class Sale(nn.Module):
         }
 
     def _after_first(self, first: Float[Tensor, "*rows hidden"]) -> ActionEmbedding:
-        features = elu(self.action_hidden(elu(first)))
+        features = perceptron(first, [self.action_hidden], starts_with_elu=True, end="elu")
         return ActionEmbedding(features, self.action_output)

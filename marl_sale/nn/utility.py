@@ -7,9 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from marl_sale.functional.activations import Elu, elu
 from marl_sale.functional.embed import avg_l1, avg_l1_norm
-from marl_sale.nn.mlp import SplitLinear, mlp
+from marl_sale.nn.mlp import Mlp, SplitLinear
 from marl_sale.nn.pairs import Pairs
 from marl_sale.nn.sale import ActionEmbedding
 
@@ -38,7 +37,7 @@ class SaleHead(nn.Module):
         super().__init__()
         self.inner = SplitLinear([hidden_size, n_actions], hidden_size)
         self.first = SplitLinear([hidden_size, sale_size, sale_size], hidden_size)
-        self.rest = mlp([hidden_size, hidden_size, 1], Elu)
+        self.rest = Mlp([hidden_size, hidden_size, 1], starts_with_elu=True)
 
     def shares(
         self, h: Float[Tensor, "*rows hidden"], z_s: Float[Tensor, "*rows dim"], of_z_sa: nn.Linear
@@ -65,16 +64,14 @@ class SaleHead(nn.Module):
         first = torch.addcmul(of_z_s, through, size.reciprocal())
         features, weight = z_sa.features, self._of_features(z_sa.output)
         first.view(-1, first.shape[-1]).addmm_(features.flatten(0, -2), weight)
-        value: Tensor = self.rest(elu(first)).squeeze(-1)
+        value: Tensor = self.rest(first).squeeze(-1)
         return value
 
     def for_kernel(self, shares: Sequence[Tensor], of_z_sa: nn.Linear) -> dict[str, Tensor]:
         """What kernels.choose needs of this head."""
         of_h, h_through, of_z_s = shares
         of_action = self.inner.every(1)
-        hidden, out = self.rest[0], self.rest[2]
-        assert isinstance(hidden, nn.Linear)
-        assert isinstance(out, nn.Linear)
+        hidden, out = self.rest.layers
         return {
             "inner_of_row": of_h,
             "inner_of_action": of_action,

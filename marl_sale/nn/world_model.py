@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from marl_sale.functional.activations import Elu
 from marl_sale.functional.elbo import Gaussian
 from marl_sale.nn.gru import unroll_gru
-from marl_sale.nn.mlp import SplitLinear, mlp
+from marl_sale.nn.mlp import Mlp, SplitLinear
 
 LOG_STD_RANGE = (-5.0, 2.0)
 """Keeps every standard deviation between 0.007 and 7.4."""
@@ -41,15 +41,15 @@ class WorldModel(nn.Module):
         super().__init__()
         self.n_agents, self.n_actions, self.latent_size = n_agents, n_actions, latent_size
         joint = n_agents * latent_size
-        self.to_posterior = mlp([hidden_size, layer_size, 2 * latent_size], Elu)
-        self.decoder = nn.Sequential(mlp([latent_size, layer_size, hidden_size], Elu), nn.Tanh())
-        self.avail_head = mlp([latent_size, layer_size, n_actions], Elu) if masks_actions else None
+        self.to_posterior = Mlp([hidden_size, layer_size, 2 * latent_size])
+        self.decoder = nn.Sequential(Mlp([latent_size, layer_size, hidden_size], end="tanh"))
+        self.avail_head = Mlp([latent_size, layer_size, n_actions]) if masks_actions else None
         self.action_embedding = nn.Embedding(n_actions, action_embedding_size)
         sale_part = [] if sale_size is None else [n_agents * sale_size]
         self.prior_input = SplitLinear([joint, n_agents * action_embedding_size, *sale_part], layer_size)
-        self.to_prior = nn.Sequential(Elu(), mlp([layer_size, layer_size, 2 * joint], Elu))
-        self.latent_inverse = mlp([joint, layer_size, joint], Elu)
-        self.action_inverse = mlp([joint, layer_size, n_agents * n_actions], Elu)
+        self.to_prior = nn.Sequential(Elu(), Mlp([layer_size, layer_size, 2 * joint]))
+        self.latent_inverse = Mlp([joint, layer_size, joint])
+        self.action_inverse = Mlp([joint, layer_size, n_agents * n_actions])
 
     def posterior(self, target_h: Float[Tensor, "*rows agents hidden"]) -> Gaussian:
         """q(z^i_t | h̄^i_t)."""

@@ -1,9 +1,12 @@
-"""Layers over inputs that are never joined."""
+"""Layers over inputs that are never joined, and perceptrons."""
 
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
-from marl_sale.nn.mlp import SplitLinear, mlp
+from marl_sale.kernels import End
+from marl_sale.nn.mlp import Mlp, SplitLinear
 
 
 def test_split_linear_equals_linear_on_the_concatenation() -> None:
@@ -39,7 +42,53 @@ def test_a_part_of_size_zero_is_allowed() -> None:
     assert split.dense(1, torch.zeros(2, 0)).tolist() == [[0.0] * 5] * 2
 
 
-def test_mlp_has_no_activation_at_its_end() -> None:
-    layers = mlp([2, 3, 4], nn.ReLU)
-    assert [type(layer) for layer in layers] == [nn.Linear, nn.ReLU, nn.Linear]
-    assert layers(torch.zeros(5, 2)).shape == (5, 4)
+def plain(mlp: Mlp, x: Tensor) -> Tensor:
+    """The same from torch's own functions."""
+    for i, layer in enumerate(mlp.layers):
+        x = layer(functional.elu(x) if i or mlp.starts_with_elu else x)
+    if mlp.end == "avg_l1":
+        return x / x.abs().mean(-1, keepdim=True).clamp(min=1e-8)
+    return {"linear": lambda x: x, "elu": functional.elu, "tanh": torch.tanh}[mlp.end](x)
+
+
+@pytest.mark.usefixtures("kernels_or_torch")
+@pytest.mark.parametrize("end", ["linear", "elu", "tanh", "avg_l1"])
+@pytest.mark.parametrize("starts_with_elu", [False, True])
+@pytest.mark.parametrize("sizes", [[3, 4], [7, 1, 17], [20, 33, 16, 5]])
+@pytest.mark.parametrize("rows", [(), (1,), (5, 7), (2500,)])
+def test_values_and_gradients(
+    end: End, starts_with_elu: bool, sizes: list[int], rows: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    mlp = Mlp(sizes, starts_with_elu=starts_with_elu, end=end).double()
+    x = torch.randn(*rows, sizes[0], dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(*rows, sizes[-1], dtype=torch.float64)
+    y, expected = mlp(x), plain(mlp, x)
+    assert y.shape == expected.shape
+    assert torch.allclose(y, expected, rtol=1e-12, atol=1e-13)
+    with torch.no_grad():
+        assert torch.allclose(mlp(x), expected, rtol=1e-12, atol=1e-13)
+
+    wanted = [x, *mlp.parameters()]
+    given, right = (torch.autograd.grad((out * weight).sum(), wanted, retain_graph=True) for out in (y, expected))
+    for ours, theirs in zip(given, right, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-11)
+    without_x = torch.autograd.grad((mlp(x.detach()) * weight).sum(), list(mlp.parameters()))
+    assert all(torch.equal(one, other) for one, other in zip(without_x, given[1:], strict=True))
+
+
+@pytest.mark.usefixtures("kernels_or_torch")
+def test_rows_of_zeros_are_divided_by_a_constant() -> None:
+    mlp = Mlp([2, 3], end="avg_l1").double()
+    for parameter in mlp.parameters():
+        nn.init.zeros_(parameter)
+    x = torch.ones(4, 2, dtype=torch.float64, requires_grad=True)
+    y = mlp(x)
+    assert y.tolist() == [[0.0] * 3] * 4
+    y.sum().backward()
+    assert mlp.layers[0].bias.grad is not None
+    assert mlp.layers[0].bias.grad.tolist() == pytest.approx([4e8] * 3)
+
+
+def test_layers_are_named_as_in_a_sequence() -> None:
+    assert list(Mlp([2, 3, 4]).state_dict()) == ["0.weight", "0.bias", "2.weight", "2.bias"]

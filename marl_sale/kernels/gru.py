@@ -1,0 +1,44 @@
+"""The recurrence of a GRU."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from marl_sale.kernels.library import share
+
+
+def gru_forward(
+    x: Float[Tensor, "rows in"],
+    sizes: Int64[Tensor, " times"],
+    weights: Sequence[Tensor],
+    *,
+    keep: bool,
+) -> tuple[Float[Tensor, "rows hidden"], Float[Tensor, "kept gates"]]:
+    """Recurrent states of packed rows, from zero, and what the backward pass needs (with `keep`).
+
+    `weights`: those of torch.nn.GRU, in its order. Gates: [n | r | u | W_hn h + b_hn].
+    """
+    (inputs, hidden), n_rows = (weights[0].shape[1], weights[1].shape[1]), len(x)
+    h = x.new_empty(n_rows, hidden)
+    gates = x.new_empty(n_rows if keep else 0, 4 * hidden)
+    weights = [weight.contiguous() for weight in weights]
+    share(
+        *("gru_forward", x.dtype, int(sizes[0])),
+        *(sizes, len(sizes), inputs, hidden, x.contiguous(), *weights, gates, h, int(keep)),
+    )
+    return h, gates
+
+
+def gru_backward(
+    gates: Float[Tensor, "rows step"],
+    h: Float[Tensor, "rows hidden"],
+    grad_h: Float[Tensor, "rows hidden"],
+    sizes: Int64[Tensor, " times"],
+    w_hh: Float[Tensor, "gates hidden"],
+) -> None:
+    """`gates` of the forward pass become their gradients, before σ and tanh."""
+    share(
+        *("gru_backward", gates.dtype, int(sizes[0])),
+        *(sizes, len(sizes), h.shape[1], w_hh, gates, h, grad_h),
+    )

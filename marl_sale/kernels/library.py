@@ -1,0 +1,85 @@
+"""Finding the compiled library, and calling it on all rows."""
+
+import ctypes
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+INSTRUCTION_SETS = {"AVX512": ("avx512", "avx2", "any"), "AVX2": ("avx2", "any")}
+"""What torch calls the processor's: libraries that run there, the fastest first. Elsewhere `any` alone."""
+SUFFIXES = {torch.float32: "f32", torch.float64: "f64"}
+SMALLEST_PART = {
+    "elu_forward": 16384,
+    "elu_backward": 16384,
+    "gru_forward": 24,
+    "gru_backward": 24,
+    "mlp_forward": 240,
+    "choose": 24,
+}
+"""Entries or rows that are worth another thread; 24 rows are a block of product.h."""
+
+
+@cache
+def _library() -> tuple[str, ctypes.CDLL] | None:
+    if os.environ.get("MARL_SALE_KERNELS") == "off":
+        return None
+    for name in INSTRUCTION_SETS.get(torch.backends.cpu.get_cpu_capability(), ("any",)):
+        for path in Path(__file__).parent.glob(f"_{name}.*so"):
+            return name, ctypes.CDLL(str(path))
+    return None
+
+
+def instruction_set() -> str:
+    """Of the library in use; `none` where torch does the work."""
+    found = _library()
+    return found[0] if found else "none"
+
+
+def usable(x: Tensor) -> bool:
+    """Whether the kernels take this tensor."""
+    return x.device.type == "cpu" and x.dtype in SUFFIXES and _library() is not None
+
+
+def share(
+    name: str,
+    dtype: torch.dtype,
+    rows: int,
+    *arguments: Tensor | int | ctypes.Structure | None,
+    parts: int | None = None,
+) -> None:
+    """Call a kernel on all rows, in as many threads as torch has. It needs no lock of Python's.
+
+    `parts`: of the rows, where their number decides the order of sums (else: one for each thread).
+    """
+    found = _library()
+    assert found is not None
+    kernel: Callable[..., int] = getattr(found[1], f"{name}_{SUFFIXES[dtype]}")
+    passed = [_passed(argument) for argument in (rows, *arguments)]
+    threads = torch.get_num_threads()
+    parts = parts or max(1, min(threads, rows // SMALLEST_PART[name]))
+
+    def part(index: int) -> int:
+        return kernel(ctypes.c_int64(index), ctypes.c_int64(parts), *passed)
+
+    run = map if min(threads, parts) == 1 else _threads(threads).map
+    if not all(list(run(part, range(parts)))):
+        raise MemoryError(f"no memory for {name}")
+
+
+def _passed(argument: Tensor | int | ctypes.Structure | None) -> object:
+    if isinstance(argument, int):
+        return ctypes.c_int64(argument)
+    if isinstance(argument, Tensor):
+        assert argument.is_contiguous()
+        return ctypes.c_void_p(argument.data_ptr())
+    return ctypes.c_void_p(None) if argument is None else ctypes.byref(argument)
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, "marl-sale-kernels")

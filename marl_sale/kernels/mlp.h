@@ -1,0 +1,200 @@
+/* A perceptron, forward and backward: y ← elu(y W + b) layer after layer, a block of rows at a time, so that what is
+between its layers never leaves the cache. Equations as in nn/mlp.py. */
+
+typedef struct {
+    int64_t layers, starts_with_elu, end;
+    const int64_t *sizes;        /* [layers + 1] */
+    const REAL *const *weights;  /* of each layer, [out, in] as nn.Linear has it */
+    const REAL *const *biases;
+    REAL *const *outputs;        /* of each layer, [rows, out], for the backward pass; NULL: not kept */
+    REAL *scales;                /* [rows], what END_AVG_L1 divided by; NULL: not kept */
+} NAME(Mlp);
+
+INLINE int64_t NAME(widest)(const NAME(Mlp) *mlp) {
+    int64_t widest = 0;
+    for (int64_t layer = 0; layer <= mlp->layers; layer++)
+        widest = mlp->sizes[layer] > widest ? mlp->sizes[layer] : widest;
+    return NAME(padded)(widest);
+}
+
+INLINE void NAME(elu_rows)(int64_t entries, REAL *restrict x) {
+#pragma omp simd
+    for (int64_t i = 0; i < entries; i++)
+        x[i] = NAME(elu)(x[i]);
+}
+
+/* One row of the last layer, bias included; what it was divided by (1: not at all). */
+INLINE REAL NAME(finish)(int64_t end, int64_t size, REAL *restrict y) {
+    REAL total = 0, scale = 1;
+    if (end == END_ELU)
+        NAME(elu_rows)(size, y);
+    else if (end == END_TANH) {
+#pragma omp simd
+        for (int64_t j = 0; j < size; j++)
+            y[j] = NAME(tanh)(y[j]);
+    } else if (end == END_AVG_L1) {
+#pragma omp simd reduction(+ : total)
+        for (int64_t j = 0; j < size; j++)
+            total += y[j] < 0 ? -y[j] : y[j];
+        scale = total / (REAL)size;
+        scale = scale < AVG_L1_EPS ? (REAL)AVG_L1_EPS : scale;
+#pragma omp simd
+        for (int64_t j = 0; j < size; j++)
+            y[j] /= scale;
+    }
+    return scale;
+}
+
+/* Out: y [rows, last size]. 0 where there is no memory. */
+int NAME(mlp_forward)(int64_t part, int64_t parts, int64_t rows, const NAME(Mlp) *mlp, const REAL *x, REAL *y) {
+    const int64_t first = rows * part / parts, last = rows * (part + 1) / parts, widest = NAME(widest)(mlp);
+    const int64_t *sizes = mlp->sizes, layers = mlp->layers;
+    int64_t packed = 0;
+    for (int64_t layer = 0; layer < layers; layer++)
+        packed += sizes[layer] * NAME(padded)(sizes[layer + 1]);
+    REAL *panels = calloc((size_t)(packed + 2 * BLOCK_ROWS * widest), sizeof(REAL));
+    if (panels == NULL)
+        return 0;
+    REAL *in = panels + packed, *sums = in + BLOCK_ROWS * widest;
+    for (int64_t layer = 0, at = 0; layer < layers; at += sizes[layer] * NAME(padded)(sizes[layer + 1]), layer++)
+        NAME(pack)(mlp->weights[layer], sizes[layer], sizes[layer + 1], 1, sizes[layer], panels + at);
+
+    for (int64_t block = first; block < last; block += BLOCK_ROWS) {
+        const int64_t count = last - block < BLOCK_ROWS ? last - block : BLOCK_ROWS;
+        const REAL *of_layer = panels;
+        memcpy(in, x + block * sizes[0], sizeof(REAL) * (size_t)(count * sizes[0]));
+        if (mlp->starts_with_elu)
+            NAME(elu_rows)(count * sizes[0], in);
+        for (int64_t layer = 0; layer < layers; layer++) {
+            const int64_t k = sizes[layer], n = sizes[layer + 1], wide = NAME(padded)(n);
+            const int at_end = layer == layers - 1;
+            const REAL *restrict bias = mlp->biases[layer];
+            NAME(product)(count, n, k, in, k, of_layer, sums, wide);
+            of_layer += k * wide;
+            for (int64_t i = 0; i < count; i++) {
+                REAL *restrict out = in + i * n;
+                const REAL *restrict sum = sums + i * wide;
+#pragma omp simd
+                for (int64_t j = 0; j < n; j++)
+                    out[j] = sum[j] + bias[j];
+                if (at_end) {
+                    REAL scale = NAME(finish)(mlp->end, n, out);
+                    if (mlp->scales != NULL)
+                        mlp->scales[block + i] = scale;
+                }
+            }
+            if (!at_end)
+                NAME(elu_rows)(count * n, in);
+            REAL *kept = at_end ? y : mlp->outputs[layer];
+            if (kept != NULL)
+                memcpy(kept + block * n, in, sizeof(REAL) * (size_t)(count * n));
+        }
+    }
+    free(panels);
+    return 1;
+}
+
+/* The gradient before the end, from that after it and from what is after it. */
+INLINE void NAME(finish_backward)(
+    int64_t end, int64_t size, const REAL *restrict y, REAL scale, REAL *restrict grad) {
+    REAL along = 0;
+    if (end == END_ELU) {
+#pragma omp simd
+        for (int64_t j = 0; j < size; j++)
+            grad[j] += grad[j] * (y[j] > 0 ? 0 : y[j]);
+    } else if (end == END_TANH) {
+#pragma omp simd
+        for (int64_t j = 0; j < size; j++)
+            grad[j] *= 1 - y[j] * y[j];
+    } else if (end == END_AVG_L1) {
+        if (scale > AVG_L1_EPS) { /* below, it is a constant */
+#pragma omp simd reduction(+ : along)
+            for (int64_t j = 0; j < size; j++)
+                along += grad[j] * y[j];
+        }
+        along /= (REAL)size;
+#pragma omp simd
+        for (int64_t j = 0; j < size; j++) {
+            REAL sign = y[j] > 0 ? 1 : y[j] < 0 ? -1 : 0;
+            grad[j] = (grad[j] - sign * along) / scale;
+        }
+    }
+}
+
+/* Out: grad_x [rows, first size] (NULL: not wanted), and in `grads`, for each part, the gradients of its rows: of
+each layer's weight as [in, out], then of its bias. Outputs are those that the forward pass kept, the last one y. 0
+where there is no memory. */
+int NAME(mlp_backward)(
+    int64_t part, int64_t parts, int64_t rows, const NAME(Mlp) *mlp, const REAL *x, const REAL *grad_y, REAL *grad_x,
+    REAL *grads) {
+    const int64_t first = rows * part / parts, last = rows * (part + 1) / parts, widest = NAME(widest)(mlp);
+    const int64_t *sizes = mlp->sizes, layers = mlp->layers;
+    int64_t packed = 0, summed = 0, all = 0;
+    for (int64_t layer = 0; layer < layers; layer++) {
+        packed += sizes[layer + 1] * NAME(padded)(sizes[layer]);
+        summed += (sizes[layer] + TILE_ROWS) * NAME(padded)(sizes[layer + 1]);
+        all += (sizes[layer] + 1) * sizes[layer + 1];
+    }
+    const int64_t of_block = BLOCK_ROWS * widest;
+    REAL *panels = calloc((size_t)(packed + summed + 3 * of_block + TILE_ROWS), sizeof(REAL));
+    if (panels == NULL)
+        return 0;
+    /* Tiles read some columns beyond the last row of `in`. */
+    REAL *totals = panels + packed, *grad = totals + summed, *sums = grad + of_block, *in = sums + of_block;
+    grads += part * all;
+    memset(grads, 0, sizeof(REAL) * (size_t)all);
+    for (int64_t layer = 0, at = 0; layer < layers; at += sizes[layer + 1] * NAME(padded)(sizes[layer]), layer++)
+        NAME(pack)(mlp->weights[layer], sizes[layer + 1], sizes[layer], sizes[layer], 1, panels + at);
+
+    for (int64_t block = first; block < last; block += BLOCK_ROWS) {
+        const int64_t count = last - block < BLOCK_ROWS ? last - block : BLOCK_ROWS;
+        const REAL *of_layer = panels + packed;
+        REAL *to_weight = totals + summed, *to_bias = grads + all;
+        for (int64_t layer = layers - 1; layer >= 0; layer--) {
+            const int64_t k = sizes[layer], n = sizes[layer + 1], wide = NAME(padded)(n), k_wide = NAME(padded)(k);
+            of_layer -= n * k_wide;
+            to_weight -= (k + TILE_ROWS) * wide;
+            to_bias -= (k + 1) * n;
+            if (layer == layers - 1)
+                for (int64_t i = 0; i < count; i++) {
+                    REAL *row = grad + i * wide, scale = mlp->scales == NULL ? 1 : mlp->scales[block + i];
+                    memset(row, 0, sizeof(REAL) * (size_t)wide);
+                    memcpy(row, grad_y + (block + i) * n, sizeof(REAL) * (size_t)n);
+                    NAME(finish_backward)(mlp->end, n, mlp->outputs[layer] + (block + i) * n, scale, row);
+                }
+            memcpy(in, (layer ? mlp->outputs[layer - 1] : x) + block * k, sizeof(REAL) * (size_t)(count * k));
+            if (layer == 0 && mlp->starts_with_elu)
+                NAME(elu_rows)(count * k, in);
+            NAME(accumulate)(count, k, n, in, k, grad, wide, to_weight, wide);
+            for (int64_t i = 0; i < count; i++)
+                for (int64_t j = 0; j < n; j++)
+                    to_bias[k * n + j] += grad[i * wide + j];
+            if (layer == 0 && grad_x == NULL)
+                break;
+            NAME(product)(count, k, n, grad, wide, of_layer, sums, k_wide);
+            const int after_elu = layer > 0 || mlp->starts_with_elu;
+            for (int64_t i = 0; i < count; i++) {
+                REAL *restrict to = layer ? grad + i * k_wide : grad_x + (block + i) * k;
+                const REAL *restrict sum = sums + i * k_wide, *restrict y = in + i * k;
+                if (after_elu) {
+#pragma omp simd
+                    for (int64_t j = 0; j < k; j++)
+                        to[j] = sum[j] + sum[j] * (y[j] > 0 ? 0 : y[j]);
+                } else
+                    memcpy(to, sum, sizeof(REAL) * (size_t)k);
+                for (int64_t j = layer ? k : k_wide; j < k_wide; j++)
+                    to[j] = 0;
+            }
+        }
+    }
+    const REAL *from = totals;
+    for (int64_t layer = 0; layer < layers; layer++) {
+        const int64_t k = sizes[layer], n = sizes[layer + 1], wide = NAME(padded)(n);
+        for (int64_t p = 0; p < k; p++)
+            memcpy(grads + p * n, from + p * wide, sizeof(REAL) * (size_t)n);
+        from += (k + TILE_ROWS) * wide;
+        grads += (k + 1) * n;
+    }
+    free(panels);
+    return 1;
+}

@@ -1,0 +1,100 @@
+"""Perceptrons: layers with ELU between them."""
+
+import ctypes
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+from marl_sale.kernels.library import share
+
+End = Literal["linear", "elu", "tanh", "avg_l1"]
+ENDS: tuple[End, ...] = ("linear", "elu", "tanh", "avg_l1")
+"""What can follow the last layer, in the order of kernels.c."""
+ROWS_SUMMED_AT_ONCE = 1024
+"""Gradients of weights are sums over so many rows, then over these: in the same order for any number of
+threads."""
+
+
+class Perceptron(NamedTuple):
+    """y ← elu(y W + b) layer after layer, with `end` in place of the last elu."""
+
+    weights: Sequence[Float[Tensor, "out in"]]
+    biases: Sequence[Float[Tensor, " out"]]
+    starts_with_elu: bool
+    end: End
+
+
+class Outputs(NamedTuple):
+    """Of the layers (for no backward pass: of the last alone), and what avg_l1 divided by."""
+
+    of_layers: Sequence[Float[Tensor, "rows _"]]
+    scales: Float[Tensor, " divided"]
+
+
+class _Mlp(ctypes.Structure):
+    """Mlp of mlp.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("layers", "starts_with_elu", "end")),
+        *((name, ctypes.c_void_p) for name in ("sizes", "weights", "biases", "outputs", "scales")),
+    ]
+
+
+def mlp_forward(x: Float[Tensor, "rows in"], perceptron: Perceptron, *, keep: bool) -> Outputs:
+    """Outputs of rows; with `keep`, all that the backward pass needs."""
+    sizes = [len(bias) for bias in perceptron.biases]
+    of_layers = [x.new_empty(len(x), size) for size in (sizes if keep else sizes[-1:])]
+    outputs = Outputs(of_layers, x.new_empty(len(x) if keep and perceptron.end == "avg_l1" else 0))
+    given = _describe(x, perceptron, outputs)
+    share("mlp_forward", x.dtype, len(x), given, x.contiguous(), of_layers[-1])
+    return outputs
+
+
+def mlp_backward(
+    x: Float[Tensor, "rows in"],
+    perceptron: Perceptron,
+    outputs: Outputs,
+    grad_y: Float[Tensor, "rows out"],
+    *,
+    with_x: bool,
+) -> tuple[Float[Tensor, "rows in"] | None, list[Tensor], list[Tensor]]:
+    """Gradients of x (None: not wanted), of weights and of biases."""
+    sizes = [x.shape[1], *(len(bias) for bias in perceptron.biases)]
+    shapes = [shape for k, n in itertools.pairwise(sizes) for shape in ((k, n), (n,))]
+    parts = max(1, min(16, len(x) // ROWS_SUMMED_AT_ONCE))
+    grads = x.new_empty(parts, sum(math.prod(shape) for shape in shapes))
+    grad_x = x.new_empty(x.shape) if with_x else None
+    given = _describe(x, perceptron, outputs)
+    share(
+        *("mlp_backward", x.dtype, len(x)),
+        *(given, x.contiguous(), grad_y.contiguous(), grad_x, grads),
+        parts=parts,
+    )
+    each = grads.sum(0).split([math.prod(shape) for shape in shapes])
+    shaped = [grad.view(shape) for grad, shape in zip(each, shapes, strict=True)]
+    return grad_x, [grad.t() for grad in shaped[::2]], shaped[1::2]
+
+
+def _describe(x: Tensor, perceptron: Perceptron, outputs: Outputs) -> _Mlp:
+    weights = [weight.contiguous() for weight in perceptron.weights]
+    pointers = ctypes.c_void_p * len(weights)
+    kept = [output.data_ptr() for output in outputs.of_layers]
+    arrays = {
+        "sizes": (ctypes.c_int64 * (len(weights) + 1))(x.shape[1], *(len(bias) for bias in perceptron.biases)),
+        "weights": pointers(*(weight.data_ptr() for weight in weights)),
+        "biases": pointers(*(bias.data_ptr() for bias in perceptron.biases)),
+        "outputs": pointers(*(kept if len(kept) == len(weights) else ())),
+    }
+    mlp = _Mlp(
+        layers=len(weights),
+        starts_with_elu=int(perceptron.starts_with_elu),
+        end=ENDS.index(perceptron.end),
+        scales=outputs.scales.data_ptr() if len(outputs.scales) else None,
+        **{name: ctypes.addressof(array) for name, array in arrays.items()},
+    )
+    mlp.held = (weights, arrays)  # for as long as it points there
+    return mlp

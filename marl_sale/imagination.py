@@ -32,4 +32,4 @@ def imagine(
 @torch.no_grad()
 def _choose_imagined(world_model: WorldModel, agent: Agent, z: Tensor) -> Choice:
     avail = likely_available(world_model.avail_logits(z), z, world_model.n_actions)
-    return agent.choose(agent.shares(world_model.decode(z)), avail)
+    return agent.choose_at(world_model.decode(z), avail)

@@ -42,9 +42,8 @@ def test_a_longer_rollout_begins_as_the_shorter_one(mmsa: Mmsa) -> None:
 def test_rows_do_not_see_each_other(mmsa: Mmsa) -> None:
     model, z, choice = start(mmsa)
     assert choice.z_sa is not None
-    alone = imagine(
-        model, mmsa.agent, z[2:3], choice._replace(actions=choice.actions[2:3], z_sa=choice.z_sa[2:3]), 3
-    )
+    third = choice._replace(actions=choice.actions[2:3], z_sa=choice.z_sa.of(lambda rows: rows[2:3]))
+    alone = imagine(model, mmsa.agent, z[2:3], third, 3)
     assert torch.allclose(imagine(model, mmsa.agent, z, choice, 3)[:, 2:3], alone, rtol=1e-10)
 
 

@@ -46,12 +46,14 @@ def computed() -> list[Tensor]:
     gradients = torch.autograd.grad(h.square().sum(), [x, *gru.parameters()])
 
     sale, head = Sale(9, 4, 1, 6, 7), SaleHead(9, 4, 6)
+    z_s = sale.f(x.new_ones(5000, 9).cumsum(0).sin())
+    gradients += torch.autograd.grad(z_s.square().sum(), list(sale.encoder.parameters()))
     with torch.no_grad():
-        z_s = sale.f(h)
-        shares = head.shares(h, z_s, sale.action_output)
-        needs = {**sale.for_kernel(sale.share(z_s)), **head.for_kernel(shares, sale.action_output)}
-    chosen = kernels.choose(torch.rand(len(h), 4) < 0.5, needs)
-    return [h, y, *gradients, *chosen]
+        avail, shares = torch.rand(len(h), 4) < 0.5, head.shares(h, sale)
+        needs = {**sale.for_kernel(), **head.for_kernel(sale.action_output)}
+        chosen = kernels.choose(avail, shares, needs)
+        alike = kernels.choose_from(avail, h, head.source(sale), needs)
+    return [h, y, z_s, *gradients, *chosen, *alike]
 
 
 @pytest.mark.skipif(not COMPILED, reason="no kernels here: the package was installed without a C compiler")

@@ -19,7 +19,7 @@ from marl_sale.functional import elbo
 from marl_sale.functional.embed import sale_loss
 from marl_sale.imagination import imagine
 from marl_sale.nn.agent import Choice
-from marl_sale.nn.sale import Sale
+from marl_sale.nn.sale import ActionEmbedding, Sale
 from marl_sale.nn.world_model import RolloutEncoder, WorldModel
 from marl_sale.spec import EnvSpec
 
@@ -124,7 +124,7 @@ class Mmsa(Qmix):
         batch: Batch,
         h: Float[Tensor, "rows agents hidden"],
         target_h: Float[Tensor, "rows agents hidden"],
-        taken_z_sa: Float[Tensor, "rows agents dim"] | None,
+        taken_z_sa: ActionEmbedding | None,
         posterior: elbo.Gaussian | None,
     ) -> dict[str, Tensor]:
         """E2 … E7. No gradient reaches the agents' core: h is detached, h̄ is the target network's.
@@ -145,7 +145,7 @@ class Mmsa(Qmix):
 
         model = self.world_model
         z = posterior.sample(self._noise(posterior.mean))
-        z_sa = None if taken_z_sa is None else batch.now(taken_z_sa)
+        z_sa = None if taken_z_sa is None else taken_z_sa.of(batch.now)
         prior = model.prior(batch.now(z), batch.actions, z_sa)
         pred_z, action_logits = model.invert(prior.sample(self._noise(prior.mean)))
         avail_logits = model.avail_logits(z)
@@ -228,7 +228,7 @@ class Mmsa(Qmix):
         made = [("h", h), ("target_h", target_h)]
         if self.world_model is not None and self.rollout_encoder is not None:
             z = self.world_model.posterior(target_h).mean
-            greedy = self.agent.choose(self.agent.shares(h), batch.avail_actions)
+            greedy = self.agent.choose_at(h, batch.avail_actions)
             latents = imagine(self.world_model, self.agent, z, greedy, self.imagination_length)
             made.append(("posterior mean", z))
             made += [(f"imagined latent {step}", each) for step, each in enumerate(latents, start=1)]

@@ -77,9 +77,8 @@ class Qmix(Algorithm):
         assert taken.q_i is not None
         q_tot = self.mixer(batch.now(taken.q_i), batch.now(context))
         with torch.no_grad():
-            target_shares = self.target_agent.shares(batch.next(target_h))
-            target_next = self.target_agent.take(target_shares, batch.next(greedy.actions))
-            target_next_q_tot = self.target_mixer(target_next.q_i, batch.next(target_context))
+            target_next_q = self.target_agent.value_of(batch.next(target_h), batch.next(greedy.actions))
+            target_next_q_tot = self.target_mixer(target_next_q, batch.next(target_context))
             y = td_target(
                 batch.reward.unsqueeze(-1),
                 batch.terminated.unsqueeze(-1),

@@ -6,17 +6,21 @@ is nothing of Python or torch in it. Without a compiler, or with MARL_SALE_KERNE
 row depends neither on the rows beside it nor on the number of threads.
 """
 
-from marl_sale.kernels.choose import choose
+from marl_sale.kernels.choose import Chosen, Shares, Source, choose, choose_from
 from marl_sale.kernels.elu import elu_backward, elu_forward
 from marl_sale.kernels.gru import gru_backward, gru_forward
 from marl_sale.kernels.library import instruction_set, usable
 from marl_sale.kernels.mlp import End, Outputs, Perceptron, mlp_backward, mlp_forward
 
 __all__ = [
+    "Chosen",
     "End",
     "Outputs",
     "Perceptron",
+    "Shares",
+    "Source",
     "choose",
+    "choose_from",
     "elu_backward",
     "elu_forward",
     "gru_backward",

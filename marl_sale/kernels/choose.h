@@ -1,22 +1,36 @@
 /* The best available action of every row under a head that reads state-action embeddings, and g's last features.
 
-Pairs of a row and an available action are evaluated a block at a time: what is between their sums of shares and
-their values never leaves the cache. The equations are those of nn/sale.py and nn/utility.py. */
+Pairs of a row and an available action are evaluated a block at a time: what is between what a row's actions share
+and their values never leaves the cache. The equations are those of nn/sale.py and nn/utility.py. */
 
 typedef struct {
-    int64_t actions, features, hidden;   /* A; units of g; units of the head (0: bilinear head) */
-    const uint8_t *avail;                /* [rows, A] */
-    const REAL *g_of_row, *g_of_action;  /* [rows, features], [A, features]: their sum enters g */
-    const REAL *g_weight, *g_bias;       /* [features, features] as nn.Linear has it, [features] */
-    /* mlp head: W [h, a] by its shares, the first layer's shares of it and of z_s, and what follows */
-    const REAL *inner_of_row, *inner_of_action;      /* [rows, hidden], [A, hidden] */
-    const REAL *through_of_row, *through_of_action;  /* the same, times the first layer */
-    const REAL *first_of_row;                        /* [rows, hidden] */
-    const REAL *first_of_features;                   /* [features, hidden] */
-    const REAL *rest_weight, *rest_bias, *out;       /* [hidden, hidden] as nn.Linear has it, [hidden], [hidden] */
-    /* bilinear head */
-    const REAL *u, *v;                               /* [rows, A], [rows, features] */
+    int64_t actions, features, hidden;  /* A; units of g; units of the head (0: bilinear head) */
+    const REAL *g_of_action;            /* [A, features] */
+    const REAL *g_weight, *g_bias;      /* [features, features] as nn.Linear has it, [features] */
+    /* mlp head: W [h, a] by its actions' shares, the first layer of that and of g's features, and what follows */
+    const REAL *inner_of_action, *through_of_action;  /* [A, hidden] */
+    const REAL *first_of_features;                    /* [features, hidden] */
+    const REAL *rest_weight, *rest_bias;              /* [hidden, hidden] as nn.Linear has it, [hidden] */
+    const REAL *out, *out_bias;                       /* [hidden], [1] */
 } NAME(Head);
+
+/* What all actions of a row share; rows are so many reals apart. */
+typedef struct {
+    const REAL *of_g;  /* in the sum that enters g, [features] */
+    const REAL *of_z;  /* z_s in the head: [first] for the mlp head, [u | v] for the bilinear one */
+    const REAL *of_h;  /* h in the head: [inner | through], or [u | v] */
+    int64_t g_step, z_step, h_step;
+} NAME(Shares);
+
+/* Where shares come from, if they are not given: affine maps of z_s = f(h) to [of_g | of_z], and of h, or of
+AvgL1Norm(h), to of_h. */
+typedef struct {
+    const NAME(Mlp) *f;
+    const REAL *h;                     /* [rows, first size of f] */
+    const REAL *z_weight, *z_bias;     /* [last size of f, z_size], [z_size] */
+    const REAL *h_weight, *h_bias;     /* [first size of f, h_size], [h_size] */
+    int64_t z_size, h_size, normalise;
+} NAME(Source);
 
 typedef struct {
     REAL *g, *first, *rest;        /* packed matrices */
@@ -25,10 +39,11 @@ typedef struct {
     int64_t row[BLOCK_ROWS], action[BLOCK_ROWS], count;
 } NAME(Block);
 
-INLINE void NAME(evaluate_features)(const NAME(Head) *restrict head, NAME(Block) *restrict block) {
+INLINE void NAME(evaluate_features)(
+    const NAME(Head) *restrict head, const NAME(Shares) *restrict shares, NAME(Block) *restrict block) {
     const int64_t size = head->features, wide = NAME(padded)(size);
     for (int64_t i = 0; i < block->count; i++) {
-        const REAL *restrict of_row = head->g_of_row + block->row[i] * size;
+        const REAL *restrict of_row = shares->of_g + block->row[i] * shares->g_step;
         const REAL *restrict of_action = head->g_of_action + block->action[i] * size;
         REAL *restrict in = block->in + i * size;
 #pragma omp simd
@@ -45,17 +60,18 @@ INLINE void NAME(evaluate_features)(const NAME(Head) *restrict head, NAME(Block)
     }
 }
 
-INLINE void NAME(evaluate_mlp)(const NAME(Head) *restrict head, NAME(Block) *restrict block) {
+INLINE void NAME(evaluate_mlp)(
+    const NAME(Head) *restrict head, const NAME(Shares) *restrict shares, NAME(Block) *restrict block) {
     const int64_t size = head->hidden, wide = NAME(padded)(size);
     NAME(product)(
         block->count, size, head->features, block->features, head->features, block->first, block->sums, wide);
     for (int64_t i = 0; i < block->count; i++) {
-        const int64_t row = block->row[i] * size, action = block->action[i] * size;
-        const REAL *restrict inner_of_row = head->inner_of_row + row;
-        const REAL *restrict inner_of_action = head->inner_of_action + action;
-        const REAL *restrict through_of_row = head->through_of_row + row;
-        const REAL *restrict through_of_action = head->through_of_action + action;
-        const REAL *restrict first = head->first_of_row + row, *restrict sum = block->sums + i * wide;
+        const REAL *restrict first = shares->of_z + block->row[i] * shares->z_step;
+        const REAL *restrict inner_of_row = shares->of_h + block->row[i] * shares->h_step;
+        const REAL *restrict through_of_row = inner_of_row + size;
+        const REAL *restrict inner_of_action = head->inner_of_action + block->action[i] * size;
+        const REAL *restrict through_of_action = head->through_of_action + block->action[i] * size;
+        const REAL *restrict sum = block->sums + i * wide;
         REAL *restrict in = block->in + i * size;
         REAL total = 0;
 #pragma omp simd reduction(+ : total)
@@ -63,7 +79,7 @@ INLINE void NAME(evaluate_mlp)(const NAME(Head) *restrict head, NAME(Block) *res
             REAL x = inner_of_row[j] + inner_of_action[j];
             total += x < 0 ? -x : x;
         }
-        REAL mean = total / (REAL)size, scale = 1 / (mean < (REAL)1e-8 ? (REAL)1e-8 : mean); /* E1 */
+        REAL mean = total / (REAL)size, scale = 1 / (mean < AVG_L1_EPS ? (REAL)AVG_L1_EPS : mean);
 #pragma omp simd
         for (int64_t j = 0; j < size; j++)
             in[j] = NAME(elu)(first[j] + (through_of_row[j] + through_of_action[j]) * scale + sum[j]);
@@ -76,76 +92,140 @@ INLINE void NAME(evaluate_mlp)(const NAME(Head) *restrict head, NAME(Block) *res
 #pragma omp simd reduction(+ : q)
         for (int64_t j = 0; j < size; j++)
             q += out[j] * NAME(elu)(sum[j] + bias[j]);
-        block->q[i] = q;
+        block->q[i] = q + head->out_bias[0];
     }
 }
 
-INLINE void NAME(evaluate_bilinear)(const NAME(Head) *restrict head, NAME(Block) *restrict block) {
+INLINE void NAME(evaluate_bilinear)(
+    const NAME(Head) *restrict head, const NAME(Shares) *restrict shares, NAME(Block) *restrict block) {
     for (int64_t i = 0; i < block->count; i++) {
-        const REAL *restrict v = head->v + block->row[i] * head->features;
+        const REAL *restrict of_z = shares->of_z + block->row[i] * shares->z_step;
+        const REAL *restrict of_h = shares->of_h + block->row[i] * shares->h_step;
         const REAL *restrict features = block->features + i * head->features;
         REAL q = 0;
 #pragma omp simd reduction(+ : q)
         for (int64_t j = 0; j < head->features; j++)
-            q += v[j] * features[j];
-        block->q[i] = q + head->u[block->row[i] * head->actions + block->action[i]];
+            q += (of_z[head->actions + j] + of_h[head->actions + j]) * features[j];
+        block->q[i] = q + of_z[block->action[i]] + of_h[block->action[i]];
     }
 }
 
-/* Out: actions [rows], features [rows, head->features]; a row without an available action is left as it is. Each of
-`parts` threads takes a range of rows. 0 where there is no memory. */
+/* Rows 0 … rows − 1 of shares, avail [rows, A], and the results. */
+INLINE void NAME(choose_rows)(
+    int64_t rows, const NAME(Head) *head, const NAME(Shares) *shares, NAME(Block) *block, const uint8_t *avail,
+    int64_t *actions, REAL *q, REAL *features) {
+    int64_t best_row = -1;
+    block->count = 0;
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t action = 0; action < head->actions; action++) {
+            if (avail[row * head->actions + action]) {
+                block->row[block->count] = row;
+                block->action[block->count++] = action;
+            }
+            int at_end = row == rows - 1 && action == head->actions - 1;
+            if (block->count < BLOCK_ROWS && !at_end)
+                continue;
+            NAME(evaluate_features)(head, shares, block);
+            if (head->hidden)
+                NAME(evaluate_mlp)(head, shares, block);
+            else
+                NAME(evaluate_bilinear)(head, shares, block);
+            for (int64_t i = 0; i < block->count; i++)
+                if (block->row[i] != best_row || block->q[i] > q[best_row]) {
+                    best_row = block->row[i];
+                    q[best_row] = block->q[i];
+                    actions[best_row] = block->action[i];
+                    memcpy(
+                        features + best_row * head->features, block->features + i * head->features,
+                        sizeof(REAL) * (size_t)head->features);
+                }
+            block->count = 0;
+        }
+}
+
+/* Shares of a block of rows. */
+INLINE void NAME(share)(
+    const NAME(Source) *source, const REAL *f, const REAL *z_weight, const REAL *h_weight, int64_t at, int64_t count,
+    REAL *restrict of_z, REAL *restrict of_h, REAL *restrict in, REAL *restrict sums) {
+    const int64_t h_in = source->f->sizes[0], z_in = source->f->sizes[source->f->layers];
+    const int64_t z_wide = NAME(padded)(source->z_size), h_wide = NAME(padded)(source->h_size);
+    const REAL *h = source->h + at * h_in;
+    NAME(mlp_rows)(source->f, f, at, count, h, NULL, in, sums);
+    NAME(product)(count, source->z_size, z_in, in, z_in, z_weight, sums, z_wide);
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t j = 0; j < source->z_size; j++)
+            of_z[i * source->z_size + j] = sums[i * z_wide + j] + source->z_bias[j];
+    memcpy(in, h, sizeof(REAL) * (size_t)(count * h_in));
+    if (source->normalise)
+        for (int64_t i = 0; i < count; i++)
+            NAME(finish)(END_AVG_L1, h_in, in + i * h_in);
+    NAME(product)(count, source->h_size, h_in, in, h_in, h_weight, sums, h_wide);
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t j = 0; j < source->h_size; j++)
+            of_h[i * source->h_size + j] = sums[i * h_wide + j] + source->h_bias[j];
+}
+
+/* In: what rows share, or, where that is NULL, its source; avail [rows, A]. Out: actions [rows], their values
+q [rows], features [rows, head->features]; a row without an available action is left as it is. Each of `parts` threads
+takes a range of rows. 0 where there is no memory. */
 int NAME(choose)(
-    int64_t part, int64_t parts, int64_t rows, const NAME(Head) *head, int64_t *actions, REAL *features) {
-    const int64_t first = rows * part / parts, last = rows * (part + 1) / parts;
-    const int64_t g_wide = NAME(padded)(head->features), wide = NAME(padded)(head->hidden);
-    const int64_t widest = g_wide > wide ? g_wide : wide;
-    const int64_t packed = g_wide * head->features + wide * (head->features + head->hidden);
-    REAL *memory = malloc(sizeof(REAL) * (size_t)(packed + 3 * BLOCK_ROWS * widest));
+    int64_t part, int64_t parts, int64_t rows, const NAME(Head) *head, const NAME(Shares) *shares,
+    const NAME(Source) *source, const uint8_t *avail, int64_t *actions, REAL *q, REAL *features) {
+    const int64_t first = rows * part / parts, last = rows * (part + 1) / parts, size = head->features;
+    const int64_t g_wide = NAME(padded)(size), wide = NAME(padded)(head->hidden);
+    const int64_t packed = g_wide * size + wide * (size + head->hidden), widest = g_wide > wide ? g_wide : wide;
+    int64_t f_packed = 0, z_packed = 0, h_packed = 0, f_widest = 0, shared = 0;
+    if (source != NULL) {
+        const int64_t z_wide = NAME(padded)(source->z_size), h_wide = NAME(padded)(source->h_size);
+        f_packed = NAME(packed_size)(source->f);
+        z_packed = source->f->sizes[source->f->layers] * z_wide;
+        h_packed = source->f->sizes[0] * h_wide;
+        f_widest = NAME(widest)(source->f);
+        f_widest = z_wide > f_widest ? z_wide : f_widest;
+        f_widest = h_wide > f_widest ? h_wide : f_widest;
+        shared = source->z_size + source->h_size;
+    }
+    REAL *memory = calloc(
+        (size_t)(packed + f_packed + z_packed + h_packed + BLOCK_ROWS * (3 * widest + 2 * f_widest + shared)),
+        sizeof(REAL));
     if (memory == NULL)
         return 0;
     NAME(Block) block;
     block.g = memory;
-    block.first = block.g + g_wide * head->features;
-    block.rest = block.first + wide * head->features;
+    block.first = block.g + g_wide * size;
+    block.rest = block.first + wide * size;
     block.in = memory + packed;
     block.features = block.in + BLOCK_ROWS * widest;
     block.sums = block.features + BLOCK_ROWS * widest;
-    block.count = 0;
-    /* Tiles read beyond the last pair. */
-    memset(block.in, 0, sizeof(REAL) * (size_t)(3 * BLOCK_ROWS * widest));
-    NAME(pack)(head->g_weight, head->features, head->features, 1, head->features, block.g);
+    NAME(pack)(head->g_weight, size, size, 1, size, block.g);
     if (head->hidden) {
-        NAME(pack)(head->first_of_features, head->features, head->hidden, head->hidden, 1, block.first);
+        NAME(pack)(head->first_of_features, size, head->hidden, head->hidden, 1, block.first);
         NAME(pack)(head->rest_weight, head->hidden, head->hidden, 1, head->hidden, block.rest);
     }
-
-    int64_t best_row = -1;
-    REAL best = 0;
-    for (int64_t row = first; row < last; row++)
-        for (int64_t action = 0; action < head->actions; action++) {
-            if (head->avail[row * head->actions + action]) {
-                block.row[block.count] = row;
-                block.action[block.count++] = action;
-            }
-            int at_end = row == last - 1 && action == head->actions - 1;
-            if (block.count < BLOCK_ROWS && !at_end)
-                continue;
-            NAME(evaluate_features)(head, &block);
-            if (head->hidden)
-                NAME(evaluate_mlp)(head, &block);
-            else
-                NAME(evaluate_bilinear)(head, &block);
-            for (int64_t i = 0; i < block.count; i++)
-                if (block.row[i] != best_row || block.q[i] > best) {
-                    best_row = block.row[i];
-                    best = block.q[i];
-                    actions[best_row] = block.action[i];
-                    memcpy(
-                        features + best_row * head->features, block.features + i * head->features,
-                        sizeof(REAL) * (size_t)head->features);
-                }
-            block.count = 0;
+    if (shares != NULL) {
+        NAME(Shares) here = *shares;
+        here.of_g += first * here.g_step;
+        here.of_z += first * here.z_step;
+        here.of_h += first * here.h_step;
+        NAME(choose_rows)(
+            last - first, head, &here, &block, avail + first * head->actions, actions + first, q + first,
+            features + first * size);
+    } else {
+        REAL *f = block.sums + BLOCK_ROWS * widest, *z_weight = f + f_packed, *h_weight = z_weight + z_packed;
+        REAL *in = h_weight + h_packed, *sums = in + BLOCK_ROWS * f_widest, *of_z = sums + BLOCK_ROWS * f_widest;
+        REAL *of_h = of_z + BLOCK_ROWS * source->z_size;
+        const NAME(Shares) here = {of_z, of_z + size, of_h, source->z_size, source->z_size, source->h_size};
+        const int64_t *sizes = source->f->sizes;
+        NAME(pack_layers)(source->f, f);
+        NAME(pack)(source->z_weight, sizes[source->f->layers], source->z_size, source->z_size, 1, z_weight);
+        NAME(pack)(source->h_weight, sizes[0], source->h_size, source->h_size, 1, h_weight);
+        for (int64_t at = first; at < last; at += BLOCK_ROWS) {
+            const int64_t count = last - at < BLOCK_ROWS ? last - at : BLOCK_ROWS;
+            NAME(share)(source, f, z_weight, h_weight, at, count, of_z, of_h, in, sums);
+            NAME(choose_rows)(
+                count, head, &here, &block, avail + at * head->actions, actions + at, q + at, features + at * size);
         }
+    }
     free(memory);
     return 1;
 }

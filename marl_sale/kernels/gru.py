@@ -23,10 +23,8 @@ def gru_forward(
     h = x.new_empty(n_rows, hidden)
     gates = x.new_empty(n_rows if keep else 0, 4 * hidden)
     weights = [weight.contiguous() for weight in weights]
-    share(
-        *("gru_forward", x.dtype, int(sizes[0])),
-        *(sizes, len(sizes), inputs, hidden, x.contiguous(), *weights, gates, h, int(keep)),
-    )
+    name, first, each = "gru_forward", int(sizes[0]), (x.contiguous(), *weights, gates, h)
+    share(name, x.dtype, first, sizes, len(sizes), inputs, hidden, *each, int(keep))
     return h, gates
 
 

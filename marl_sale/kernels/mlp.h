@@ -45,50 +45,68 @@ INLINE REAL NAME(finish)(int64_t end, int64_t size, REAL *restrict y) {
     return scale;
 }
 
+INLINE int64_t NAME(packed_size)(const NAME(Mlp) *mlp) {
+    int64_t size = 0;
+    for (int64_t layer = 0; layer < mlp->layers; layer++)
+        size += mlp->sizes[layer] * NAME(padded)(mlp->sizes[layer + 1]);
+    return size;
+}
+
+static void NAME(pack_layers)(const NAME(Mlp) *mlp, REAL *panels) {
+    for (int64_t layer = 0; layer < mlp->layers; layer++) {
+        const int64_t k = mlp->sizes[layer], n = mlp->sizes[layer + 1];
+        NAME(pack)(mlp->weights[layer], k, n, 1, k, panels);
+        panels += k * NAME(padded)(n);
+    }
+}
+
+/* In: x, rows `at` and after it, `count` of them. Out: y, likewise, and what is to be kept of the layers. */
+INLINE void NAME(mlp_rows)(
+    const NAME(Mlp) *mlp, const REAL *panels, int64_t at, int64_t count, const REAL *x, REAL *y, REAL *restrict in,
+    REAL *restrict sums) {
+    const int64_t *sizes = mlp->sizes, layers = mlp->layers;
+    memcpy(in, x, sizeof(REAL) * (size_t)(count * sizes[0]));
+    if (mlp->starts_with_elu)
+        NAME(elu_rows)(count * sizes[0], in);
+    for (int64_t layer = 0; layer < layers; layer++) {
+        const int64_t k = sizes[layer], n = sizes[layer + 1], wide = NAME(padded)(n);
+        const int at_end = layer == layers - 1;
+        const REAL *restrict bias = mlp->biases[layer];
+        NAME(product)(count, n, k, in, k, panels, sums, wide);
+        panels += k * wide;
+        for (int64_t i = 0; i < count; i++) {
+            REAL *restrict out = in + i * n;
+            const REAL *restrict sum = sums + i * wide;
+#pragma omp simd
+            for (int64_t j = 0; j < n; j++)
+                out[j] = sum[j] + bias[j];
+            if (at_end) {
+                REAL scale = NAME(finish)(mlp->end, n, out);
+                if (mlp->scales != NULL)
+                    mlp->scales[at + i] = scale;
+            }
+        }
+        if (!at_end)
+            NAME(elu_rows)(count * n, in);
+        REAL *kept = at_end ? y : mlp->outputs[layer] == NULL ? NULL : mlp->outputs[layer] + at * n;
+        if (kept != NULL)
+            memcpy(kept, in, sizeof(REAL) * (size_t)(count * n));
+    }
+}
+
 /* Out: y [rows, last size]. 0 where there is no memory. */
 int NAME(mlp_forward)(int64_t part, int64_t parts, int64_t rows, const NAME(Mlp) *mlp, const REAL *x, REAL *y) {
-    const int64_t first = rows * part / parts, last = rows * (part + 1) / parts, widest = NAME(widest)(mlp);
-    const int64_t *sizes = mlp->sizes, layers = mlp->layers;
-    int64_t packed = 0;
-    for (int64_t layer = 0; layer < layers; layer++)
-        packed += sizes[layer] * NAME(padded)(sizes[layer + 1]);
-    REAL *panels = calloc((size_t)(packed + 2 * BLOCK_ROWS * widest), sizeof(REAL));
+    const int64_t first = rows * part / parts, last = rows * (part + 1) / parts;
+    const int64_t packed = NAME(packed_size)(mlp), of_block = BLOCK_ROWS * NAME(widest)(mlp);
+    REAL *panels = calloc((size_t)(packed + 2 * of_block), sizeof(REAL));
     if (panels == NULL)
         return 0;
-    REAL *in = panels + packed, *sums = in + BLOCK_ROWS * widest;
-    for (int64_t layer = 0, at = 0; layer < layers; at += sizes[layer] * NAME(padded)(sizes[layer + 1]), layer++)
-        NAME(pack)(mlp->weights[layer], sizes[layer], sizes[layer + 1], 1, sizes[layer], panels + at);
-
-    for (int64_t block = first; block < last; block += BLOCK_ROWS) {
-        const int64_t count = last - block < BLOCK_ROWS ? last - block : BLOCK_ROWS;
-        const REAL *of_layer = panels;
-        memcpy(in, x + block * sizes[0], sizeof(REAL) * (size_t)(count * sizes[0]));
-        if (mlp->starts_with_elu)
-            NAME(elu_rows)(count * sizes[0], in);
-        for (int64_t layer = 0; layer < layers; layer++) {
-            const int64_t k = sizes[layer], n = sizes[layer + 1], wide = NAME(padded)(n);
-            const int at_end = layer == layers - 1;
-            const REAL *restrict bias = mlp->biases[layer];
-            NAME(product)(count, n, k, in, k, of_layer, sums, wide);
-            of_layer += k * wide;
-            for (int64_t i = 0; i < count; i++) {
-                REAL *restrict out = in + i * n;
-                const REAL *restrict sum = sums + i * wide;
-#pragma omp simd
-                for (int64_t j = 0; j < n; j++)
-                    out[j] = sum[j] + bias[j];
-                if (at_end) {
-                    REAL scale = NAME(finish)(mlp->end, n, out);
-                    if (mlp->scales != NULL)
-                        mlp->scales[block + i] = scale;
-                }
-            }
-            if (!at_end)
-                NAME(elu_rows)(count * n, in);
-            REAL *kept = at_end ? y : mlp->outputs[layer];
-            if (kept != NULL)
-                memcpy(kept + block * n, in, sizeof(REAL) * (size_t)(count * n));
-        }
+    NAME(pack_layers)(mlp, panels);
+    for (int64_t at = first; at < last; at += BLOCK_ROWS) {
+        const int64_t count = last - at < BLOCK_ROWS ? last - at : BLOCK_ROWS;
+        NAME(mlp_rows)(
+            mlp, panels, at, count, x + at * mlp->sizes[0], y + at * mlp->sizes[mlp->layers], panels + packed,
+            panels + packed + of_block);
     }
     free(panels);
     return 1;

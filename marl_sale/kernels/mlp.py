@@ -4,7 +4,7 @@ import ctypes
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
@@ -29,7 +29,7 @@ class Perceptron(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """Of the layers (for no backward pass: of the last alone), and what avg_l1 divided by."""
+    """What the backward pass needs: outputs of the layers, and what avg_l1 divided by."""
 
     of_layers: Sequence[Float[Tensor, "rows _"]]
     scales: Float[Tensor, " divided"]
@@ -44,14 +44,16 @@ class _Mlp(ctypes.Structure):
     ]
 
 
-def mlp_forward(x: Float[Tensor, "rows in"], perceptron: Perceptron, *, keep: bool) -> Outputs:
-    """Outputs of rows; with `keep`, all that the backward pass needs."""
-    sizes = [len(bias) for bias in perceptron.biases]
-    of_layers = [x.new_empty(len(x), size) for size in (sizes if keep else sizes[-1:])]
-    outputs = Outputs(of_layers, x.new_empty(len(x) if keep and perceptron.end == "avg_l1" else 0))
-    given = _describe(x, perceptron, outputs)
-    share("mlp_forward", x.dtype, len(x), given, x.contiguous(), of_layers[-1])
-    return outputs
+def mlp_forward(
+    x: Float[Tensor, "rows in"], perceptron: Perceptron, *, keep: bool
+) -> tuple[Float[Tensor, "rows out"], Outputs | None]:
+    """y, and with `keep` what the backward pass needs."""
+    y, outputs = x.new_empty(len(x), len(perceptron.biases[-1])), None
+    if keep:
+        inner = [x.new_empty(len(x), len(bias)) for bias in perceptron.biases[:-1]]
+        outputs = Outputs([*inner, y], x.new_empty(len(x) if perceptron.end == "avg_l1" else 0))
+    share("mlp_forward", x.dtype, len(x), describe(x, perceptron, outputs), x.contiguous(), y)
+    return y, outputs
 
 
 def mlp_backward(
@@ -68,7 +70,7 @@ def mlp_backward(
     parts = max(1, min(16, len(x) // ROWS_SUMMED_AT_ONCE))
     grads = x.new_empty(parts, sum(math.prod(shape) for shape in shapes))
     grad_x = x.new_empty(x.shape) if with_x else None
-    given = _describe(x, perceptron, outputs)
+    given = describe(x, perceptron, outputs)
     share(
         *("mlp_backward", x.dtype, len(x)),
         *(given, x.contiguous(), grad_y.contiguous(), grad_x, grads),
@@ -79,21 +81,24 @@ def mlp_backward(
     return grad_x, [grad.t() for grad in shaped[::2]], shaped[1::2]
 
 
-def _describe(x: Tensor, perceptron: Perceptron, outputs: Outputs) -> _Mlp:
+def describe(x: Tensor, perceptron: Perceptron, outputs: Outputs | None = None) -> ctypes.Structure:
+    """Mlp of mlp.h, for rows such as `x`. `outputs`: to keep, or kept."""
     weights = [weight.contiguous() for weight in perceptron.weights]
     pointers = ctypes.c_void_p * len(weights)
-    kept = [output.data_ptr() for output in outputs.of_layers]
-    arrays = {
-        "sizes": (ctypes.c_int64 * (len(weights) + 1))(x.shape[1], *(len(bias) for bias in perceptron.biases)),
+    kept = [] if outputs is None else [output.data_ptr() for output in outputs.of_layers]
+    arrays: dict[str, ctypes.Array[Any]] = {
+        "sizes": (ctypes.c_int64 * (len(weights) + 1))(
+            x.shape[1], *(len(bias) for bias in perceptron.biases)
+        ),
         "weights": pointers(*(weight.data_ptr() for weight in weights)),
         "biases": pointers(*(bias.data_ptr() for bias in perceptron.biases)),
-        "outputs": pointers(*(kept if len(kept) == len(weights) else ())),
+        "outputs": pointers(*kept),
     }
     mlp = _Mlp(
         layers=len(weights),
         starts_with_elu=int(perceptron.starts_with_elu),
         end=ENDS.index(perceptron.end),
-        scales=outputs.scales.data_ptr() if len(outputs.scales) else None,
+        scales=outputs.scales.data_ptr() if outputs is not None and len(outputs.scales) else None,
         **{name: ctypes.addressof(array) for name, array in arrays.items()},
     )
     mlp.held = (weights, arrays)  # for as long as it points there

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from marl_sale import kernels
 from marl_sale.functional.targets import greedy_actions
+from marl_sale.kernels import Shares
 from marl_sale.nn.gru import unroll_gru
 from marl_sale.nn.mlp import SplitLinear
 from marl_sale.nn.pairs import Every, Pairs, Taken
@@ -17,6 +18,22 @@ from marl_sale.spec import Observation
 
 PAIRS_AT_ONCE = 4096
 """Pairs of row and action evaluated together: few enough for the cache, many enough to make calls cheap."""
+
+
+class QEvery(NamedTuple):
+    """What all actions of a row share, without SALE: their values."""
+
+    q_i: Float[Tensor, "*rows actions"]
+
+
+class Choice(NamedTuple):
+    """One action of each agent."""
+
+    actions: Int64[Tensor, "*rows"]
+    q_i: Float[Tensor, "*rows"] | None
+    """Its value (None: not asked for)."""
+    z_sa: ActionEmbedding | None
+    """Its state-action embedding (None: no SALE)."""
 
 
 class Core(nn.Module):
@@ -96,74 +113,96 @@ class Agent(nn.Module):
         if sale is not None:
             sale.requires_grad_(False)
 
-    def shares(self, h: Float[Tensor, "*rows hidden"]) -> "Shares":
-        """What all actions of a row have in common; gradients reach head and `h`, never the embeddings."""
+    def shares(self, h: Float[Tensor, "*rows hidden"]) -> Shares | QEvery:
+        """What all actions of a row share; gradients reach head and `h`, never the embeddings."""
         if isinstance(self.head, LinearHead):
-            return Shares(None, self.head.shares(h))
+            return QEvery(self.head(h))
         assert self.sale is not None
-        with torch.no_grad():
-            z_s = self.sale.f(h)
-            of_g = self.sale.share(z_s)
-        return Shares(of_g, self.head.shares(h, z_s, self.sale.action_output))
+        return self.head.shares(h, self.sale)
 
     def q_every(self, h: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows actions"]:
         """Q^i of every action."""
         return self._q(self.shares(h), Every())[0]
 
-    def take(self, shares: "Shares", actions: Int64[Tensor, "*rows"]) -> "Choice":
+    def take(self, shares: Shares | QEvery, actions: Int64[Tensor, "*rows"]) -> Choice:
         """Of one action each: Q^i, with gradients as those of `shares`, and its embedding."""
-        q_i, z_sa = self._q(shares, Taken(actions))
-        with torch.no_grad():
-            return Choice(actions, q_i, None if z_sa is None else z_sa.value())
+        return Choice(actions, *self._q(shares, Taken(actions)))
 
-    def _q(self, shares: "Shares", pairs: Pairs) -> tuple[Tensor, ActionEmbedding | None]:
-        if isinstance(self.head, LinearHead):
-            return self.head(shares.of_head, pairs), None
+    def _q(self, shares: Shares | QEvery, pairs: Pairs) -> tuple[Tensor, ActionEmbedding | None]:
+        if isinstance(shares, QEvery):
+            return pairs.of_both(shares.q_i), None
         assert self.sale is not None
-        assert shares.of_g is not None
+        assert not isinstance(self.head, LinearHead)
         with torch.no_grad():
             z_sa = self.sale.g_of(shares.of_g, pairs)
-        return self.head(shares.of_head, z_sa, pairs), z_sa
+        return self.head(shares, z_sa, pairs), z_sa
 
     @torch.no_grad()
-    def choose(self, shares: "Shares", avail_actions: Bool[Tensor, "rows agents actions"]) -> "Choice":
+    def choose(self, shares: Shares | QEvery, avail_actions: Bool[Tensor, "rows agents actions"]) -> Choice:
         """Best available action of each agent.
 
         Pairs of a row and an action are evaluated in blocks: what is between shares and values stays in the
         cache.
         """
-        if isinstance(self.head, LinearHead):
-            return Choice(greedy_actions(self._q(shares, Every())[0], avail_actions), None, None)
-        assert shares.of_g is not None
-        choose = self._choose_compiled if kernels.usable(shares.of_g) else self._choose_in_blocks
-        rows = (tensor.flatten(0, 1) for tensor in (avail_actions, shares.of_g, *shares.of_head))
-        actions, z_sa = choose(*rows)
-        of_agents = avail_actions.shape[:2]
-        return Choice(actions.view(of_agents), None, z_sa.unflatten(0, of_agents))
+        if isinstance(shares, QEvery):
+            return Choice(greedy_actions(shares.q_i, avail_actions), None, None)
+        rows = Shares(*(each.flatten(0, 1) for each in shares))
+        if kernels.usable(rows.of_g):
+            chosen = kernels.choose(avail_actions.flatten(0, 1), rows, self._for_kernel())
+        else:
+            chosen = self._choose_in_blocks(avail_actions.flatten(0, 1), rows)
+        return self._of_agents(chosen, avail_actions.shape[:2])
 
-    def _choose_compiled(
-        self, avail_actions: Tensor, of_g: Tensor, *of_head: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    @torch.no_grad()
+    def choose_at(
+        self,
+        h: Float[Tensor, "rows agents hidden"],
+        avail_actions: Bool[Tensor, "rows agents actions"],
+    ) -> Choice:
+        """`choose` where nothing else needs what the actions of a row share."""
+        if isinstance(self.head, LinearHead) or not kernels.usable(h):
+            return self.choose(self.shares(h), avail_actions)
+        assert self.sale is not None
+        source = self.head.source(self.sale)
+        rows = (avail_actions.flatten(0, 1), h.flatten(0, 1))
+        return self._of_agents(
+            kernels.choose_from(*rows, source, self._for_kernel()), avail_actions.shape[:2]
+        )
+
+    @torch.no_grad()
+    def value_of(
+        self, h: Float[Tensor, "rows agents hidden"], actions: Int64[Tensor, "rows agents"]
+    ) -> Float[Tensor, "rows agents"]:
+        """Q^i of one action each, where no gradient is wanted."""
+        if isinstance(self.head, LinearHead) or not kernels.usable(h):
+            return self._q(self.shares(h), Taken(actions))[0]
+        alone = nn.functional.one_hot(actions, self.head.n_actions).bool()
+        q_i = self.choose_at(h, alone).q_i
+        assert q_i is not None
+        return q_i
+
+    def _for_kernel(self) -> dict[str, Tensor]:
         assert self.sale is not None
         assert not isinstance(self.head, LinearHead)
-        needs = {**self.sale.for_kernel(of_g), **self.head.for_kernel(of_head, self.sale.action_output)}
-        actions, features = kernels.choose(avail_actions, needs)
-        return actions, self.sale.action_output(features)
+        return {**self.sale.for_kernel(), **self.head.for_kernel(self.sale.action_output)}
 
-    def _choose_in_blocks(self, avail_actions: Tensor, *shares: Tensor) -> tuple[Tensor, Tensor]:
+    def _of_agents(self, chosen: kernels.Chosen, of_agents: torch.Size) -> Choice:
+        assert self.sale is not None
+        actions, q_i, features = (each.unflatten(0, of_agents) for each in chosen)
+        return Choice(actions, q_i, ActionEmbedding(features, self.sale.action_output))
+
+    def _choose_in_blocks(self, avail_actions: Tensor, shares: "Shares") -> kernels.Chosen:
         n_actions = avail_actions.shape[1]
         of_rows = (rows.split(max(1, PAIRS_AT_ONCE // n_actions)) for rows in (avail_actions, *shares))
-        choices = [self._choose_at_once(*rows) for rows in zip(*of_rows, strict=True)]
-        actions, z_sa = (torch.cat(parts) for parts in zip(*choices, strict=True))
-        return actions, z_sa
+        chosen = [self._choose_at_once(*rows) for rows in zip(*of_rows, strict=True)]
+        return kernels.Chosen(*(torch.cat(parts) for parts in zip(*chosen, strict=True)))
 
-    def _choose_at_once(self, avail_actions: Tensor, of_g: Tensor, *of_head: Tensor) -> tuple[Tensor, Tensor]:
-        n_rows, n_actions = avail_actions.shape
-        q_i, z_sa = self._q(Shares(of_g, of_head), Every())
+    def _choose_at_once(self, avail_actions: Tensor, *shares: Tensor) -> kernels.Chosen:
+        q_i, z_sa = self._q(Shares(*shares), Every())
         assert z_sa is not None
         actions = greedy_actions(q_i, avail_actions)
-        chosen = torch.arange(0, n_rows * n_actions, n_actions, device=actions.device) + actions
-        return actions, z_sa.at(chosen).value()
+        row = torch.arange(len(actions), device=actions.device)
+        return kernels.Chosen(actions, q_i[row, actions], z_sa.features[row, actions])
 
     def initial_memory(self, num_envs: int) -> Float[Tensor, "envs agents hidden"]:
         """Recurrent states before the first observation."""
@@ -184,26 +223,8 @@ class Agent(nn.Module):
     @torch.no_grad()
     def z_sa(
         self, h: Float[Tensor, "*rows agents hidden"], actions: Int64[Tensor, "*rows agents"]
-    ) -> Float[Tensor, "*rows agents dim"] | None:
+    ) -> ActionEmbedding | None:
         """State-action embedding of the actions taken, as the world model reads it (None: no SALE)."""
         if self.sale is None:
             return None
-        return self.sale.g(self.sale.f(h), actions.unsqueeze(-1)).value()
-
-
-class Shares(NamedTuple):
-    """What all actions of a row have in common."""
-
-    of_g: Float[Tensor, "*rows hidden"] | None
-    """In the state-action embedding (None: no SALE)."""
-    of_head: tuple[Tensor, ...]
-
-
-class Choice(NamedTuple):
-    """One action of each agent."""
-
-    actions: Int64[Tensor, "*rows"]
-    q_i: Float[Tensor, "*rows"] | None
-    """Its value (None: not asked for)."""
-    z_sa: Float[Tensor, "*rows dim"] | None
-    """Its state-action embedding (None: no SALE)."""
+        return self.sale.g(self.sale.f(h), actions.unsqueeze(-1))

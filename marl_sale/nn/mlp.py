@@ -1,7 +1,7 @@
 """Layers every module is built of."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,12 +13,11 @@ from marl_sale import kernels
 from marl_sale.functional.activations import elu
 from marl_sale.functional.embed import avg_l1_norm
 
-
-ENDS = {"elu": elu, "tanh": torch.tanh, "avg_l1": avg_l1_norm}
+ENDS: dict[str, Callable[[Tensor], Tensor]] = {"elu": elu, "tanh": torch.tanh, "avg_l1": avg_l1_norm}
 
 
 class Mlp(nn.Module):
-    """Linear layers of the given sizes with ELU between them; see `perceptron`.
+    """Linear layers of the given sizes with ELU between them; see `described`.
 
     Layers are named as in an nn.Sequential that counts activations, too.
     """
@@ -38,30 +37,43 @@ class Mlp(nn.Module):
 
     def forward(self, x: Float[Tensor, "*rows in"]) -> Float[Tensor, "*rows out"]:
         """The last layer's output."""
-        return perceptron(x, self.layers, starts_with_elu=self.starts_with_elu, end=self.end)
+        return perceptron(x, self.described)
+
+    @property
+    def described(self) -> kernels.Perceptron:
+        """Its equation."""
+        return described(self.layers, starts_with_elu=self.starts_with_elu, end=self.end)
 
 
-def perceptron(
-    x: Float[Tensor, "*rows in"],
-    layers: Sequence[nn.Linear],
-    *,
-    starts_with_elu: bool = False,
-    end: kernels.End = "linear",
-) -> Float[Tensor, "*rows out"]:
+def described(
+    layers: Sequence[nn.Linear], *, starts_with_elu: bool = False, end: kernels.End = "linear"
+) -> kernels.Perceptron:
     """Linear layers with ELU between them, before the first where it `starts_with_elu`, and `end` after the
     last: nothing, elu, tanh, or AvgL1Norm (E1).
     """
-    weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+    return kernels.Perceptron(
+        [layer.weight for layer in layers], [layer.bias for layer in layers], starts_with_elu, end
+    )
+
+
+def affine(
+    x: Float[Tensor, "*rows in"], weight: Float[Tensor, "in out"], bias: Float[Tensor, " out"]
+) -> Float[Tensor, "*rows out"]:
+    """X W + b."""
+    return perceptron(x, kernels.Perceptron([weight.t()], [bias], starts_with_elu=False, end="linear"))
+
+
+def perceptron(x: Float[Tensor, "*rows in"], given: kernels.Perceptron) -> Float[Tensor, "*rows out"]:
+    """Outputs of a perceptron, with gradients of its input and of its parameters."""
     if not kernels.usable(x):
-        for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-            x = nn.functional.linear(elu(x) if i or starts_with_elu else x, weight, bias)
-        return x if end == "linear" else ENDS[end](x)
-    rows = x.reshape(-1, x.shape[-1])
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *weights, *biases)):
-        y: Tensor = _Perceptron.apply(starts_with_elu, end, rows, *weights, *biases)  # type: ignore[no-untyped-call]
+        for i, (weight, bias) in enumerate(zip(given.weights, given.biases, strict=True)):
+            x = nn.functional.linear(elu(x) if i or given.starts_with_elu else x, weight, bias)
+        return x if given.end == "linear" else ENDS[given.end](x)
+    rows, parameters = x.reshape(-1, x.shape[-1]), (*given.weights, *given.biases)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *parameters)):
+        y: Tensor = _Perceptron.apply(given.starts_with_elu, given.end, rows, *parameters)  # type: ignore[no-untyped-call]
     else:
-        given = kernels.Perceptron(weights, biases, starts_with_elu, end)
-        y = kernels.mlp_forward(rows, given, keep=False).of_layers[-1]
+        y, _ = kernels.mlp_forward(rows, given, keep=False)
     return y.view(*x.shape[:-1], y.shape[-1])
 
 
@@ -70,10 +82,11 @@ class _Perceptron(torch.autograd.Function):
     def forward(ctx: Any, starts_with_elu: bool, end: kernels.End, x: Tensor, *parameters: Tensor) -> Tensor:
         n_layers = len(parameters) // 2
         given = kernels.Perceptron(parameters[:n_layers], parameters[n_layers:], starts_with_elu, end)
-        outputs = kernels.mlp_forward(x, given, keep=True)
+        y, outputs = kernels.mlp_forward(x, given, keep=True)
+        assert outputs is not None
         ctx.n_layers, ctx.starts_with_elu, ctx.end = n_layers, starts_with_elu, end
         ctx.save_for_backward(x, *parameters, *outputs.of_layers, outputs.scales)
-        return outputs.of_layers[-1]
+        return y
 
     @staticmethod
     @once_differentiable

@@ -1,12 +1,13 @@
 """State-action learned embeddings (SALE), on the agents' recurrent states and on the global state."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from marl_sale.nn.mlp import Mlp, SplitLinear, perceptron
+from marl_sale.nn.mlp import Mlp, SplitLinear, affine, described, perceptron
 from marl_sale.nn.pairs import Pairs
 
 
@@ -25,9 +26,9 @@ class ActionEmbedding(NamedTuple):
         z_sa: Tensor = self.output(self.features)
         return z_sa
 
-    def at(self, places: Int64[Tensor, " chosen"]) -> "ActionEmbedding":
-        """Those at some places, counted along all axes of rows."""
-        return self._replace(features=self.features.flatten(0, -2).index_select(0, places))
+    def of(self, rows: Callable[[Tensor], Tensor]) -> "ActionEmbedding":
+        """Of some of the rows."""
+        return self._replace(features=rows(self.features))
 
 
 class Sale(nn.Module):
@@ -58,22 +59,21 @@ class Sale(nn.Module):
 
     def share(self, z_s: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows hidden"]:
         """What all actions of a row have in common in g."""
-        return self.action_input.dense(0, z_s).add_(self.action_input.bias)
+        return affine(z_s, self.action_input.every(0), self.action_input.bias)
 
     def g_of(self, share: Float[Tensor, "*rows hidden"], pairs: Pairs) -> ActionEmbedding:
         """z_sa of pairs of a row, given by its `share`, and one action of a single choice."""
         first = pairs.of_rows(share) + pairs.of_actions(self.action_input.every(1))
         return self._after_first(first)
 
-    def for_kernel(self, share: Float[Tensor, "rows hidden"]) -> dict[str, Tensor]:
+    def for_kernel(self) -> dict[str, Tensor]:
         """What kernels.choose needs of g."""
         return {
-            "g_of_row": share,
             "g_of_action": self.action_input.every(1),
             "g_weight": self.action_hidden.weight,
             "g_bias": self.action_hidden.bias,
         }
 
     def _after_first(self, first: Float[Tensor, "*rows hidden"]) -> ActionEmbedding:
-        features = perceptron(first, [self.action_hidden], starts_with_elu=True, end="elu")
+        features = perceptron(first, described([self.action_hidden], starts_with_elu=True, end="elu"))
         return ActionEmbedding(features, self.action_output)

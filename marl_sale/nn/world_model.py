@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from marl_sale.functional.activations import Elu
 from marl_sale.functional.elbo import Gaussian
 from marl_sale.nn.gru import unroll_gru
-from marl_sale.nn.mlp import Mlp, SplitLinear
+from marl_sale.nn.mlp import Mlp, SplitLinear, affine
+from marl_sale.nn.sale import ActionEmbedding
 
 LOG_STD_RANGE = (-5.0, 2.0)
 """Keeps every standard deviation between 0.007 and 7.4."""
@@ -59,15 +60,23 @@ class WorldModel(nn.Module):
         self,
         z: Float[Tensor, "rows agents latent"],
         actions: Int64[Tensor, "rows agents"],
-        z_sa: Float[Tensor, "rows agents dim"] | None,
+        z_sa: ActionEmbedding | None,
     ) -> Gaussian:
         """p(z_{t+1} | z_t, a_t, z_sa_t); SALE enters through a layer of its own."""
         first = self.prior_input.dense(0, z.flatten(1)) + self.prior_input.bias
         first = first + self.prior_input.dense(1, self.action_embedding(actions).flatten(1))
         if z_sa is not None:
-            first = first + self.prior_input.dense(2, z_sa.flatten(1))
+            first = first + self._share_of(z_sa)
         joint = _gaussian(self.to_prior(first))
         return Gaussian(joint.mean.view_as(z), joint.log_std.view_as(z))
+
+    def _share_of(self, z_sa: ActionEmbedding) -> Float[Tensor, "rows layer"]:
+        """Of z_sa, without gradient, in the prior's first layer: the output layer of z_sa multiplied out."""
+        weight, bias = z_sa.output.weight.detach(), z_sa.output.bias.detach()
+        of_agents = self.prior_input.every(2).view(self.n_agents, len(bias), -1)
+        return affine(
+            z_sa.features.flatten(1), (weight.t() @ of_agents).flatten(0, 1), bias @ of_agents.sum(0)
+        )
 
     def decode(self, z: Float[Tensor, "*rows agents latent"]) -> Float[Tensor, "*rows agents hidden"]:
         """Recurrent states of latents; tanh, because recurrent states can be negative."""

@@ -13,6 +13,7 @@ from marl_sale.data.replay import replay_of
 from marl_sale.functional.targets import greedy_actions
 from marl_sale.nn import agent as agent_module
 from marl_sale.nn.agent import Agent, Core
+from marl_sale.nn.sale import ActionEmbedding
 from marl_sale.spec import EnvSpec, Observation
 
 
@@ -86,9 +87,18 @@ def test_the_chosen_is_the_best_of_every_available_action(
         embedded = agent.z_sa(h, chosen.actions)
         assert (chosen.z_sa is None) == (embedded is None)
         if chosen.z_sa is not None and embedded is not None:
-            assert torch.allclose(chosen.z_sa, embedded, rtol=1e-10)
+            assert torch.allclose(chosen.z_sa.value(), embedded.value(), rtol=1e-10)
+        alike = agent.choose_at(h, avail)
+        assert torch.equal(alike.actions, chosen.actions)
+        for one, other in ((alike.q_i, chosen.q_i), (alike.z_sa, chosen.z_sa)):
+            assert (one is None) == (other is None)
+            if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+                assert torch.allclose(one, other, rtol=1e-10)
+            if isinstance(one, ActionEmbedding) and isinstance(other, ActionEmbedding):
+                assert torch.allclose(one.features, other.features, rtol=1e-10)
 
 
+@pytest.mark.usefixtures("kernels_or_torch")
 def test_the_value_of_an_action_is_one_of_every(agent: Agent, spec: EnvSpec) -> None:
     agent = agent.double()
     h = torch.randn(9, spec.n_agents, 8, dtype=torch.float64)
@@ -97,10 +107,11 @@ def test_the_value_of_an_action_is_one_of_every(agent: Agent, spec: EnvSpec) -> 
     taken = agent.take(agent.shares(h), actions)
     assert taken.q_i is not None
     assert torch.allclose(taken.q_i, every, rtol=1e-10)
+    assert torch.allclose(agent.value_of(h, actions), every, rtol=1e-10)
     embedded = agent.z_sa(h, actions)
     assert (taken.z_sa is None) == (embedded is None)
     if taken.z_sa is not None and embedded is not None:
-        assert torch.allclose(taken.z_sa, embedded, rtol=1e-10)
+        assert torch.allclose(taken.z_sa.value(), embedded.value(), rtol=1e-10)
 
 
 def test_acting_uses_the_agents_own_history_alone(agent: Agent, spec: EnvSpec) -> None:

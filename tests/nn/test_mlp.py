@@ -70,7 +70,9 @@ def test_values_and_gradients(
         assert torch.allclose(mlp(x), expected, rtol=1e-12, atol=1e-13)
 
     wanted = [x, *mlp.parameters()]
-    given, right = (torch.autograd.grad((out * weight).sum(), wanted, retain_graph=True) for out in (y, expected))
+    given, right = (
+        torch.autograd.grad((out * weight).sum(), wanted, retain_graph=True) for out in (y, expected)
+    )
     for ours, theirs in zip(given, right, strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-11)
     without_x = torch.autograd.grad((mlp(x.detach()) * weight).sum(), list(mlp.parameters()))

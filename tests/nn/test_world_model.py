@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from marl_sale.nn.sale import ActionEmbedding
 from marl_sale.nn.world_model import RolloutEncoder, WorldModel, likely_available
 
 N, A, H, D = 3, 4, 8, 5
@@ -35,16 +36,17 @@ def test_posterior_and_decoder_are_shared_and_per_agent() -> None:
 @pytest.mark.parametrize("of", [0, 1, 2])
 def test_prior_of_one_agent_depends_on_all(of: int) -> None:
     """On latents, actions and embeddings of every agent."""
-    model, z, z_sa = built(), torch.randn(1, N, D), torch.randn(1, N, 6)
+    model, z, features, output = built(), torch.randn(1, N, D), torch.randn(1, N, 7), nn.Linear(7, 6)
     actions = torch.zeros(1, N, dtype=torch.int64)
-    base = model.prior(z, actions, z_sa).mean[0, 0]
+    base = model.prior(z, actions, ActionEmbedding(features, output)).mean[0, 0]
     changed: list[tuple[Tensor, Tensor, Tensor]] = []
     for what in range(3):
-        inputs = [z.clone(), actions.clone(), z_sa.clone()]
+        inputs = [z.clone(), actions.clone(), features.clone()]
         inputs[what][0, of] += 1
         changed.append((inputs[0], inputs[1], inputs[2]))
-    for inputs_ in changed:
-        assert not torch.allclose(model.prior(*inputs_).mean[0, 0], base)
+    for z_, actions_, features_ in changed:
+        other = model.prior(z_, actions_, ActionEmbedding(features_, output)).mean[0, 0]
+        assert not torch.allclose(other, base)
 
 
 def test_standard_deviations_stay_in_range() -> None:

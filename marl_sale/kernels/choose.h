@@ -34,7 +34,7 @@ typedef struct {
 
 typedef struct {
     REAL *g, *first, *rest;        /* packed matrices */
-    REAL *in, *features, *sums;    /* [BLOCK_ROWS, …] */
+    REAL *in, *features, *sums;    /* [BLOCK_ROWS, padded(…)] */
     REAL q[BLOCK_ROWS];
     int64_t row[BLOCK_ROWS], action[BLOCK_ROWS], count;
 } NAME(Block);
@@ -50,21 +50,15 @@ INLINE void NAME(evaluate_features)(
         for (int64_t j = 0; j < size; j++)
             in[j] = NAME(elu)(of_row[j] + of_action[j]);
     }
-    NAME(product)(block->count, size, size, block->in, size, block->g, block->sums, wide);
-    for (int64_t i = 0; i < block->count; i++) {
-        const REAL *restrict sum = block->sums + i * wide, *restrict bias = head->g_bias;
-        REAL *restrict features = block->features + i * size;
-#pragma omp simd
-        for (int64_t j = 0; j < size; j++)
-            features[j] = NAME(elu)(sum[j] + bias[j]);
-    }
+    NAME(product)(block->count, size, size, block->in, size, block->g, block->features, wide, 1);
 }
 
 INLINE void NAME(evaluate_mlp)(
     const NAME(Head) *restrict head, const NAME(Shares) *restrict shares, NAME(Block) *restrict block) {
     const int64_t size = head->hidden, wide = NAME(padded)(size);
     NAME(product)(
-        block->count, size, head->features, block->features, head->features, block->first, block->sums, wide);
+        block->count, size, head->features, block->features, NAME(padded)(head->features), block->first, block->sums,
+        wide, 0);
     for (int64_t i = 0; i < block->count; i++) {
         const REAL *restrict first = shares->of_z + block->row[i] * shares->z_step;
         const REAL *restrict inner_of_row = shares->of_h + block->row[i] * shares->h_step;
@@ -84,14 +78,13 @@ INLINE void NAME(evaluate_mlp)(
         for (int64_t j = 0; j < size; j++)
             in[j] = NAME(elu)(first[j] + (through_of_row[j] + through_of_action[j]) * scale + sum[j]);
     }
-    NAME(product)(block->count, size, size, block->in, size, block->rest, block->sums, wide);
+    NAME(product)(block->count, size, size, block->in, size, block->rest, block->sums, wide, 1);
     for (int64_t i = 0; i < block->count; i++) {
-        const REAL *restrict sum = block->sums + i * wide;
-        const REAL *restrict bias = head->rest_bias, *restrict out = head->out;
+        const REAL *restrict sum = block->sums + i * wide, *restrict out = head->out;
         REAL q = 0;
 #pragma omp simd reduction(+ : q)
         for (int64_t j = 0; j < size; j++)
-            q += out[j] * NAME(elu)(sum[j] + bias[j]);
+            q += out[j] * sum[j];
         block->q[i] = q + head->out_bias[0];
     }
 }
@@ -101,7 +94,7 @@ INLINE void NAME(evaluate_bilinear)(
     for (int64_t i = 0; i < block->count; i++) {
         const REAL *restrict of_z = shares->of_z + block->row[i] * shares->z_step;
         const REAL *restrict of_h = shares->of_h + block->row[i] * shares->h_step;
-        const REAL *restrict features = block->features + i * head->features;
+        const REAL *restrict features = block->features + i * NAME(padded)(head->features);
         REAL q = 0;
 #pragma omp simd reduction(+ : q)
         for (int64_t j = 0; j < head->features; j++)
@@ -136,33 +129,26 @@ INLINE void NAME(choose_rows)(
                     q[best_row] = block->q[i];
                     actions[best_row] = block->action[i];
                     memcpy(
-                        features + best_row * head->features, block->features + i * head->features,
+                        features + best_row * head->features, block->features + i * NAME(padded)(head->features),
                         sizeof(REAL) * (size_t)head->features);
                 }
             block->count = 0;
         }
 }
 
-/* Shares of a block of rows. */
+/* Shares of a block of rows, padded(their size) apart; `room` for two blocks of the widest layer. */
 INLINE void NAME(share)(
-    const NAME(Source) *source, const REAL *f, const REAL *z_weight, const REAL *h_weight, int64_t at, int64_t count,
-    REAL *restrict of_z, REAL *restrict of_h, REAL *restrict in, REAL *restrict sums) {
+    const NAME(Source) *source, const REAL *f, const REAL *of_z_map, const REAL *of_h_map, int64_t at, int64_t count,
+    REAL *restrict of_z, REAL *restrict of_h, REAL *restrict room, int64_t widest) {
     const int64_t h_in = source->f->sizes[0], z_in = source->f->sizes[source->f->layers];
-    const int64_t z_wide = NAME(padded)(source->z_size), h_wide = NAME(padded)(source->h_size);
-    const REAL *h = source->h + at * h_in;
-    NAME(mlp_rows)(source->f, f, at, count, h, NULL, in, sums);
-    NAME(product)(count, source->z_size, z_in, in, z_in, z_weight, sums, z_wide);
-    for (int64_t i = 0; i < count; i++)
-        for (int64_t j = 0; j < source->z_size; j++)
-            of_z[i * source->z_size + j] = sums[i * z_wide + j] + source->z_bias[j];
-    memcpy(in, h, sizeof(REAL) * (size_t)(count * h_in));
+    const REAL *z = NAME(mlp_rows)(source->f, f, at, count, source->h, room, widest);
+    NAME(product)(
+        count, source->z_size, z_in, z, NAME(padded)(z_in), of_z_map, of_z, NAME(padded)(source->z_size), 0);
+    memcpy(room, source->h + at * h_in, sizeof(REAL) * (size_t)(count * h_in));
     if (source->normalise)
         for (int64_t i = 0; i < count; i++)
-            NAME(finish)(END_AVG_L1, h_in, in + i * h_in);
-    NAME(product)(count, source->h_size, h_in, in, h_in, h_weight, sums, h_wide);
-    for (int64_t i = 0; i < count; i++)
-        for (int64_t j = 0; j < source->h_size; j++)
-            of_h[i * source->h_size + j] = sums[i * h_wide + j] + source->h_bias[j];
+            NAME(finish)(END_AVG_L1, h_in, room + i * h_in);
+    NAME(product)(count, source->h_size, h_in, room, h_in, of_h_map, of_h, NAME(padded)(source->h_size), 0);
 }
 
 /* In: what rows share, or, where that is NULL, its source; avail [rows, A]. Out: actions [rows], their values
@@ -172,35 +158,32 @@ int NAME(choose)(
     int64_t part, int64_t parts, int64_t rows, const NAME(Head) *head, const NAME(Shares) *shares,
     const NAME(Source) *source, const uint8_t *avail, int64_t *actions, REAL *q, REAL *features) {
     const int64_t first = rows * part / parts, last = rows * (part + 1) / parts, size = head->features;
-    const int64_t g_wide = NAME(padded)(size), wide = NAME(padded)(head->hidden);
-    const int64_t packed = g_wide * size + wide * (size + head->hidden), widest = g_wide > wide ? g_wide : wide;
-    int64_t f_packed = 0, z_packed = 0, h_packed = 0, f_widest = 0, shared = 0;
+    const int64_t g_packed = NAME(packed)(size, size), rest_packed = NAME(packed)(head->hidden, head->hidden);
+    const int64_t packed = g_packed + NAME(packed)(size, head->hidden) + rest_packed;
+    const int64_t widest = NAME(padded)(size > head->hidden ? size : head->hidden);
+    int64_t f_packed = 0, z_packed = 0, h_packed = 0, f_widest = 0, z_wide = 0, h_wide = 0;
     if (source != NULL) {
-        const int64_t z_wide = NAME(padded)(source->z_size), h_wide = NAME(padded)(source->h_size);
-        f_packed = NAME(packed_size)(source->f);
-        z_packed = source->f->sizes[source->f->layers] * z_wide;
-        h_packed = source->f->sizes[0] * h_wide;
-        f_widest = NAME(widest)(source->f);
-        f_widest = z_wide > f_widest ? z_wide : f_widest;
-        f_widest = h_wide > f_widest ? h_wide : f_widest;
-        shared = source->z_size + source->h_size;
+        const NAME(Mlp) *f = source->f;
+        z_wide = NAME(padded)(source->z_size), h_wide = NAME(padded)(source->h_size), f_widest = NAME(widest)(f);
+        f_packed = NAME(packed_layers)(f);
+        z_packed = NAME(packed)(f->sizes[f->layers], source->z_size);
+        h_packed = NAME(packed)(f->sizes[0], source->h_size);
     }
-    REAL *memory = calloc(
-        (size_t)(packed + f_packed + z_packed + h_packed + BLOCK_ROWS * (3 * widest + 2 * f_widest + shared)),
-        sizeof(REAL));
+    const int64_t of_block = BLOCK_ROWS * (3 * widest + 2 * f_widest + z_wide + h_wide);
+    REAL *memory = calloc((size_t)(packed + f_packed + z_packed + h_packed + of_block), sizeof(REAL));
     if (memory == NULL)
         return 0;
     NAME(Block) block;
     block.g = memory;
-    block.first = block.g + g_wide * size;
-    block.rest = block.first + wide * size;
+    block.rest = block.g + g_packed;
+    block.first = block.rest + rest_packed;
     block.in = memory + packed;
     block.features = block.in + BLOCK_ROWS * widest;
     block.sums = block.features + BLOCK_ROWS * widest;
-    NAME(pack)(head->g_weight, size, size, 1, size, block.g);
+    NAME(pack)(head->g_weight, head->g_bias, size, size, 1, size, block.g);
     if (head->hidden) {
-        NAME(pack)(head->first_of_features, size, head->hidden, head->hidden, 1, block.first);
-        NAME(pack)(head->rest_weight, head->hidden, head->hidden, 1, head->hidden, block.rest);
+        NAME(pack)(head->first_of_features, NULL, size, head->hidden, head->hidden, 1, block.first);
+        NAME(pack)(head->rest_weight, head->rest_bias, head->hidden, head->hidden, 1, head->hidden, block.rest);
     }
     if (shares != NULL) {
         NAME(Shares) here = *shares;
@@ -211,17 +194,16 @@ int NAME(choose)(
             last - first, head, &here, &block, avail + first * head->actions, actions + first, q + first,
             features + first * size);
     } else {
-        REAL *f = block.sums + BLOCK_ROWS * widest, *z_weight = f + f_packed, *h_weight = z_weight + z_packed;
-        REAL *in = h_weight + h_packed, *sums = in + BLOCK_ROWS * f_widest, *of_z = sums + BLOCK_ROWS * f_widest;
-        REAL *of_h = of_z + BLOCK_ROWS * source->z_size;
-        const NAME(Shares) here = {of_z, of_z + size, of_h, source->z_size, source->z_size, source->h_size};
-        const int64_t *sizes = source->f->sizes;
+        REAL *f = block.sums + BLOCK_ROWS * widest, *of_z_map = f + f_packed, *of_h_map = of_z_map + z_packed;
+        REAL *room = of_h_map + h_packed, *of_z = room + 2 * BLOCK_ROWS * f_widest, *of_h = of_z + BLOCK_ROWS * z_wide;
+        const NAME(Shares) here = {of_z, of_z + size, of_h, z_wide, z_wide, h_wide};
+        const int64_t h_in = source->f->sizes[0], z_in = source->f->sizes[source->f->layers];
         NAME(pack_layers)(source->f, f);
-        NAME(pack)(source->z_weight, sizes[source->f->layers], source->z_size, source->z_size, 1, z_weight);
-        NAME(pack)(source->h_weight, sizes[0], source->h_size, source->h_size, 1, h_weight);
+        NAME(pack)(source->z_weight, source->z_bias, z_in, source->z_size, source->z_size, 1, of_z_map);
+        NAME(pack)(source->h_weight, source->h_bias, h_in, source->h_size, source->h_size, 1, of_h_map);
         for (int64_t at = first; at < last; at += BLOCK_ROWS) {
             const int64_t count = last - at < BLOCK_ROWS ? last - at : BLOCK_ROWS;
-            NAME(share)(source, f, z_weight, h_weight, at, count, of_z, of_h, in, sums);
+            NAME(share)(source, f, of_z_map, of_h_map, at, count, of_z, of_h, room, f_widest);
             NAME(choose_rows)(
                 count, head, &here, &block, avail + at * head->actions, actions + at, q + at, features + at * size);
         }

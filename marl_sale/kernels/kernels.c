@@ -8,6 +8,10 @@
 enum { END_LINEAR, END_ELU, END_TANH, END_AVG_L1 };
 #define AVG_L1_EPS 1e-8 /* E1 */
 
+#ifndef VECTOR_BYTES
+#define VECTOR_BYTES 16
+#endif
+
 #define INLINE static inline __attribute__((always_inline))
 
 #define REAL float

@@ -6,7 +6,7 @@ typedef struct {
     const int64_t *sizes;        /* [layers + 1] */
     const REAL *const *weights;  /* of each layer, [out, in] as nn.Linear has it */
     const REAL *const *biases;
-    REAL *const *outputs;        /* of each layer, [rows, out], for the backward pass; NULL: not kept */
+    REAL *const *outputs;        /* of each layer, [rows, out]; NULL: not kept */
     REAL *scales;                /* [rows], what END_AVG_L1 divided by; NULL: not kept */
 } NAME(Mlp);
 
@@ -23,12 +23,10 @@ INLINE void NAME(elu_rows)(int64_t entries, REAL *restrict x) {
         x[i] = NAME(elu)(x[i]);
 }
 
-/* One row of the last layer, bias included; what it was divided by (1: not at all). */
+/* What remains to be done of one row of the last layer; what it was divided by (1: not at all). */
 INLINE REAL NAME(finish)(int64_t end, int64_t size, REAL *restrict y) {
     REAL total = 0, scale = 1;
-    if (end == END_ELU)
-        NAME(elu_rows)(size, y);
-    else if (end == END_TANH) {
+    if (end == END_TANH) {
 #pragma omp simd
         for (int64_t j = 0; j < size; j++)
             y[j] = NAME(tanh)(y[j]);
@@ -45,68 +43,67 @@ INLINE REAL NAME(finish)(int64_t end, int64_t size, REAL *restrict y) {
     return scale;
 }
 
-INLINE int64_t NAME(packed_size)(const NAME(Mlp) *mlp) {
+INLINE int64_t NAME(packed_layers)(const NAME(Mlp) *mlp) {
     int64_t size = 0;
     for (int64_t layer = 0; layer < mlp->layers; layer++)
-        size += mlp->sizes[layer] * NAME(padded)(mlp->sizes[layer + 1]);
+        size += NAME(packed)(mlp->sizes[layer], mlp->sizes[layer + 1]);
     return size;
 }
 
 static void NAME(pack_layers)(const NAME(Mlp) *mlp, REAL *panels) {
     for (int64_t layer = 0; layer < mlp->layers; layer++) {
         const int64_t k = mlp->sizes[layer], n = mlp->sizes[layer + 1];
-        NAME(pack)(mlp->weights[layer], k, n, 1, k, panels);
-        panels += k * NAME(padded)(n);
+        NAME(pack)(mlp->weights[layer], mlp->biases[layer], k, n, 1, k, panels);
+        panels += NAME(packed)(k, n);
     }
 }
 
-/* In: x, rows `at` and after it, `count` of them. Out: y, likewise, and what is to be kept of the layers. */
-INLINE void NAME(mlp_rows)(
-    const NAME(Mlp) *mlp, const REAL *panels, int64_t at, int64_t count, const REAL *x, REAL *y, REAL *restrict in,
-    REAL *restrict sums) {
+/* Rows `at` … `at` + count − 1, with `room` for two blocks of the widest layer. Keeps what is to be kept of the
+layers. Returns their outputs, padded(last size) apart. */
+INLINE const REAL *NAME(mlp_rows)(
+    const NAME(Mlp) *mlp, const REAL *panels, int64_t at, int64_t count, const REAL *x, REAL *room, int64_t widest) {
     const int64_t *sizes = mlp->sizes, layers = mlp->layers;
-    memcpy(in, x, sizeof(REAL) * (size_t)(count * sizes[0]));
+    REAL *in = room, *out = room + BLOCK_ROWS * widest;
+    int64_t step = sizes[0];
+    memcpy(in, x + at * step, sizeof(REAL) * (size_t)(count * step)); /* tiles read beyond the last row */
     if (mlp->starts_with_elu)
-        NAME(elu_rows)(count * sizes[0], in);
+        NAME(elu_rows)(count * step, in);
     for (int64_t layer = 0; layer < layers; layer++) {
         const int64_t k = sizes[layer], n = sizes[layer + 1], wide = NAME(padded)(n);
         const int at_end = layer == layers - 1;
-        const REAL *restrict bias = mlp->biases[layer];
-        NAME(product)(count, n, k, in, k, panels, sums, wide);
-        panels += k * wide;
+        if (!at_end || mlp->end == END_ELU)
+            NAME(product)(count, n, k, in, step, panels, out, wide, 1);
+        else
+            NAME(product)(count, n, k, in, step, panels, out, wide, 0);
+        panels += NAME(packed)(k, n);
         for (int64_t i = 0; i < count; i++) {
-            REAL *restrict out = in + i * n;
-            const REAL *restrict sum = sums + i * wide;
-#pragma omp simd
-            for (int64_t j = 0; j < n; j++)
-                out[j] = sum[j] + bias[j];
             if (at_end) {
-                REAL scale = NAME(finish)(mlp->end, n, out);
+                REAL scale = NAME(finish)(mlp->end, n, out + i * wide);
                 if (mlp->scales != NULL)
                     mlp->scales[at + i] = scale;
             }
+            if (mlp->outputs[layer] != NULL)
+                memcpy(mlp->outputs[layer] + (at + i) * n, out + i * wide, sizeof(REAL) * (size_t)n);
         }
-        if (!at_end)
-            NAME(elu_rows)(count * n, in);
-        REAL *kept = at_end ? y : mlp->outputs[layer] == NULL ? NULL : mlp->outputs[layer] + at * n;
-        if (kept != NULL)
-            memcpy(kept, in, sizeof(REAL) * (size_t)(count * n));
+        REAL *spare = in;
+        in = out;
+        out = spare;
+        step = wide;
     }
+    return in;
 }
 
-/* Out: y [rows, last size]. 0 where there is no memory. */
-int NAME(mlp_forward)(int64_t part, int64_t parts, int64_t rows, const NAME(Mlp) *mlp, const REAL *x, REAL *y) {
+/* Out: outputs of the layers. 0 where there is no memory. */
+int NAME(mlp_forward)(int64_t part, int64_t parts, int64_t rows, const NAME(Mlp) *mlp, const REAL *x) {
     const int64_t first = rows * part / parts, last = rows * (part + 1) / parts;
-    const int64_t packed = NAME(packed_size)(mlp), of_block = BLOCK_ROWS * NAME(widest)(mlp);
-    REAL *panels = calloc((size_t)(packed + 2 * of_block), sizeof(REAL));
+    const int64_t packed = NAME(packed_layers)(mlp), widest = NAME(widest)(mlp);
+    REAL *panels = calloc((size_t)(packed + 2 * BLOCK_ROWS * widest), sizeof(REAL));
     if (panels == NULL)
         return 0;
     NAME(pack_layers)(mlp, panels);
     for (int64_t at = first; at < last; at += BLOCK_ROWS) {
         const int64_t count = last - at < BLOCK_ROWS ? last - at : BLOCK_ROWS;
-        NAME(mlp_rows)(
-            mlp, panels, at, count, x + at * mlp->sizes[0], y + at * mlp->sizes[mlp->layers], panels + packed,
-            panels + packed + of_block);
+        NAME(mlp_rows)(mlp, panels, at, count, x, panels + packed, widest);
     }
     free(panels);
     return 1;
@@ -149,7 +146,7 @@ int NAME(mlp_backward)(
     const int64_t *sizes = mlp->sizes, layers = mlp->layers;
     int64_t packed = 0, summed = 0, all = 0;
     for (int64_t layer = 0; layer < layers; layer++) {
-        packed += sizes[layer + 1] * NAME(padded)(sizes[layer]);
+        packed += NAME(packed)(sizes[layer + 1], sizes[layer]);
         summed += (sizes[layer] + TILE_ROWS) * NAME(padded)(sizes[layer + 1]);
         all += (sizes[layer] + 1) * sizes[layer + 1];
     }
@@ -161,8 +158,8 @@ int NAME(mlp_backward)(
     REAL *totals = panels + packed, *grad = totals + summed, *sums = grad + of_block, *in = sums + of_block;
     grads += part * all;
     memset(grads, 0, sizeof(REAL) * (size_t)all);
-    for (int64_t layer = 0, at = 0; layer < layers; at += sizes[layer + 1] * NAME(padded)(sizes[layer]), layer++)
-        NAME(pack)(mlp->weights[layer], sizes[layer + 1], sizes[layer], sizes[layer], 1, panels + at);
+    for (int64_t layer = 0, at = 0; layer < layers; at += NAME(packed)(sizes[layer + 1], sizes[layer]), layer++)
+        NAME(pack)(mlp->weights[layer], NULL, sizes[layer + 1], sizes[layer], sizes[layer], 1, panels + at);
 
     for (int64_t block = first; block < last; block += BLOCK_ROWS) {
         const int64_t count = last - block < BLOCK_ROWS ? last - block : BLOCK_ROWS;
@@ -170,7 +167,7 @@ int NAME(mlp_backward)(
         REAL *to_weight = totals + summed, *to_bias = grads + all;
         for (int64_t layer = layers - 1; layer >= 0; layer--) {
             const int64_t k = sizes[layer], n = sizes[layer + 1], wide = NAME(padded)(n), k_wide = NAME(padded)(k);
-            of_layer -= n * k_wide;
+            of_layer -= NAME(packed)(n, k);
             to_weight -= (k + TILE_ROWS) * wide;
             to_bias -= (k + 1) * n;
             if (layer == layers - 1)
@@ -189,7 +186,7 @@ int NAME(mlp_backward)(
                     to_bias[k * n + j] += grad[i * wide + j];
             if (layer == 0 && grad_x == NULL)
                 break;
-            NAME(product)(count, k, n, grad, wide, of_layer, sums, k_wide);
+            NAME(product)(count, k, n, grad, wide, of_layer, sums, k_wide, 0);
             const int after_elu = layer > 0 || mlp->starts_with_elu;
             for (int64_t i = 0; i < count; i++) {
                 REAL *restrict to = layer ? grad + i * k_wide : grad_x + (block + i) * k;

@@ -29,9 +29,9 @@ class Perceptron(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What the backward pass needs: outputs of the layers, and what avg_l1 divided by."""
+    """Of the layers (None: not kept), and what avg_l1 divided by (of no row: not kept)."""
 
-    of_layers: Sequence[Float[Tensor, "rows _"]]
+    of_layers: Sequence[Float[Tensor, "rows _"] | None]
     scales: Float[Tensor, " divided"]
 
 
@@ -52,7 +52,8 @@ def mlp_forward(
     if keep:
         inner = [x.new_empty(len(x), len(bias)) for bias in perceptron.biases[:-1]]
         outputs = Outputs([*inner, y], x.new_empty(len(x) if perceptron.end == "avg_l1" else 0))
-    share("mlp_forward", x.dtype, len(x), describe(x, perceptron, outputs), x.contiguous(), y)
+    to = outputs or Outputs([None] * (len(perceptron.biases) - 1) + [y], x.new_empty(0))
+    share("mlp_forward", x.dtype, len(x), describe(x, perceptron, to), x.contiguous())
     return y, outputs
 
 
@@ -85,14 +86,14 @@ def describe(x: Tensor, perceptron: Perceptron, outputs: Outputs | None = None) 
     """Mlp of mlp.h, for rows such as `x`. `outputs`: to keep, or kept."""
     weights = [weight.contiguous() for weight in perceptron.weights]
     pointers = ctypes.c_void_p * len(weights)
-    kept = [] if outputs is None else [output.data_ptr() for output in outputs.of_layers]
+    to = [] if outputs is None else [None if y is None else y.data_ptr() for y in outputs.of_layers]
     arrays: dict[str, ctypes.Array[Any]] = {
         "sizes": (ctypes.c_int64 * (len(weights) + 1))(
             x.shape[1], *(len(bias) for bias in perceptron.biases)
         ),
         "weights": pointers(*(weight.data_ptr() for weight in weights)),
         "biases": pointers(*(bias.data_ptr() for bias in perceptron.biases)),
-        "outputs": pointers(*kept),
+        "outputs": pointers(*to),
     }
     mlp = _Mlp(
         layers=len(weights),

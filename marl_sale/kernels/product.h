@@ -1,55 +1,62 @@
 /* Products of a few rows, which stay in the cache, with a matrix packed for them.
 
-A matrix [k, n] is packed as panels of COLUMNS columns: [panel][k][COLUMNS], the last one filled up with zeros. A
-tile of TILE_ROWS × COLUMNS sums stays in registers while one panel passes. */
+A matrix [k, n] and its bias are packed as panels of COLUMNS columns: [panel][1 + k][COLUMNS], the bias first, the last
+panel filled up with zeros. A tile of TILE_ROWS × COLUMNS sums stays in registers while one panel passes. */
 
-#ifndef VECTOR_BYTES
-#define VECTOR_BYTES 16
-#endif
 #ifndef TILE_ROWS
 #define TILE_ROWS 6
 #define BLOCK_ROWS (4 * TILE_ROWS) /* rows that share one pass over a matrix */
 #endif
 
-typedef REAL NAME(vector) __attribute__((vector_size(VECTOR_BYTES)));
-typedef REAL NAME(unaligned) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL))));
-enum {
-    NAME(LANES) = VECTOR_BYTES / sizeof(REAL),
-    NAME(COLUMNS) = 2 * NAME(LANES),
-};
+enum { NAME(COLUMNS) = 2 * NAME(LANES) };
 
 INLINE int64_t NAME(padded)(int64_t columns) {
     return (columns + NAME(COLUMNS) - 1) / NAME(COLUMNS) * NAME(COLUMNS);
 }
 
+INLINE int64_t NAME(packed)(int64_t k, int64_t n) { return (1 + k) * NAME(padded)(n); }
+
 /* Entry (p, j) of the matrix is at p · step_k + j · step_n. */
-static void NAME(pack)(const REAL *matrix, int64_t k, int64_t n, int64_t step_k, int64_t step_n, REAL *panels) {
-    for (int64_t panel = 0; panel < n; panel += NAME(COLUMNS))
+static void NAME(pack)(
+    const REAL *matrix, const REAL *bias, int64_t k, int64_t n, int64_t step_k, int64_t step_n, REAL *panels) {
+    for (int64_t panel = 0; panel < n; panel += NAME(COLUMNS)) {
+        for (int64_t j = 0; j < NAME(COLUMNS); j++)
+            *panels++ = bias != NULL && panel + j < n ? bias[panel + j] : 0;
         for (int64_t p = 0; p < k; p++)
             for (int64_t j = 0; j < NAME(COLUMNS); j++)
                 *panels++ = panel + j < n ? matrix[p * step_k + (panel + j) * step_n] : 0;
+    }
 }
 
-/* out[rows, n] = a[rows, k] · matrix; both are read and written in whole tiles of rows and panels of columns. */
+/* out[rows, n] = a[rows, k] · matrix + bias, or elu of it; both are read and written in whole tiles of rows and
+panels of columns. */
 INLINE void NAME(product)(
     int64_t rows, int64_t n, int64_t k, const REAL *restrict a, int64_t a_step, const REAL *restrict panels,
-    REAL *restrict out, int64_t out_step) {
-    for (int64_t column = 0; column < n; column += NAME(COLUMNS), panels += k * NAME(COLUMNS))
+    REAL *restrict out, int64_t out_step, int with_elu) {
+    for (int64_t column = 0; column < n; column += NAME(COLUMNS), panels += (1 + k) * NAME(COLUMNS))
         for (int64_t row = 0; row < rows; row += TILE_ROWS) {
-            NAME(vector) sums[TILE_ROWS][2] = {0};
-            const REAL *from = a + row * a_step;
+            NAME(vector) sums[TILE_ROWS][2];
+            const REAL *from = a + row * a_step, *restrict matrix = panels + NAME(COLUMNS);
+            for (int i = 0; i < TILE_ROWS; i++) {
+                sums[i][0] = *(const NAME(unaligned) *)panels;
+                sums[i][1] = *(const NAME(unaligned) *)(panels + NAME(LANES));
+            }
             for (int64_t p = 0; p < k; p++) {
-                NAME(vector) left = *(const NAME(unaligned) *)(panels + p * NAME(COLUMNS));
-                NAME(vector) right = *(const NAME(unaligned) *)(panels + p * NAME(COLUMNS) + NAME(LANES));
+                NAME(vector) left = *(const NAME(unaligned) *)(matrix + p * NAME(COLUMNS));
+                NAME(vector) right = *(const NAME(unaligned) *)(matrix + p * NAME(COLUMNS) + NAME(LANES));
                 for (int i = 0; i < TILE_ROWS; i++) {
                     sums[i][0] += from[i * a_step + p] * left;
                     sums[i][1] += from[i * a_step + p] * right;
                 }
             }
-            for (int i = 0; i < TILE_ROWS; i++) {
-                REAL *to = out + (row + i) * out_step + column;
-                *(NAME(unaligned) *)to = sums[i][0];
-                *(NAME(unaligned) *)(to + NAME(LANES)) = sums[i][1];
+            for (int i = 0; i < TILE_ROWS; i += 2) {
+                if (with_elu)
+                    NAME(elu_vectors)(sums[i]); /* of two rows */
+                for (int j = i; j < i + 2; j++) {
+                    REAL *to = out + (row + j) * out_step + column;
+                    *(NAME(unaligned) *)to = sums[j][0];
+                    *(NAME(unaligned) *)(to + NAME(LANES)) = sums[j][1];
+                }
             }
         }
 }

@@ -4,6 +4,7 @@ They are optional: without a compiler, or one that knows these flags, the packag
 them, and torch does the same, slower.
 """
 
+import hashlib
 import platform
 from pathlib import Path
 
@@ -18,13 +19,17 @@ BUILDS = {"any": (16, []), **(X86 if platform.machine() in ("x86_64", "AMD64") e
 # No flag changes what is computed, but that a · b + c may be rounded once.
 FLAGS = ["-std=c11", "-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 
+# Compiled in, so that a library older than its sources is noticed (marl_sale/kernels/library.py).
+SOURCES = [path.read_bytes() for path in sorted(FOLDER.glob("*.[ch]"))]
+DIGEST = hashlib.sha256(b"".join(SOURCES)).hexdigest()[:16]
+
 setup(
     ext_modules=[
         Extension(
             f"marl_sale.kernels._{name}",
             [str(FOLDER / "kernels.c")],
             depends=[str(header) for header in sorted(FOLDER.glob("*.h"))],
-            define_macros=[("VECTOR_BYTES", str(size))],
+            define_macros=[("VECTOR_BYTES", str(size)), ("SOURCES", f'"{DIGEST}"')],
             extra_compile_args=[*FLAGS, *flags],
             optional=True,
         )

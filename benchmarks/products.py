@@ -4,38 +4,52 @@ A product of [rows, n_in] with [n_in, n_out] is 2 · rows · n_in · n_out opera
 and everything element by element count as nothing.
 """
 
-from marl_sale.config.schema import Config
-from marl_sale.spec import EnvSpec
+from typing import Any
+from unittest.mock import patch
 
-FORWARD = 1
-TRAINED = 3
-"""Forward, and the gradients of the weights and of the inputs."""
-TRAINED_FIRST = 2
-"""A first layer's inputs are data: they need no gradient."""
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from marl_sale import kernels
+from marl_sale.algorithms.qmix import Qmix
+from marl_sale.data.batch import Batch
+from marl_sale.nn.agent import Agent
+
+PRODUCTS = {"mm": 0, "bmm": 0, "addmm": 1, "addmm_": 1, "baddbmm": 1, "baddbmm_": 1}
+"""Torch's products of matrices, and which argument is the first matrix."""
 
 
-def qmix_operations(spec: EnvSpec, config: Config, rows: int, steps: int) -> int:
-    """Operations of the matrix products of one QMIX update on `rows` observations with `steps` between them.
+class Counted(TorchDispatchMode):  # FlopCounterMode also tracks modules, and knows none that works in place
+    """Operations of every matrix product that torch runs."""
 
-    Of the agents: core and head on every row, trained (greedy actions and those taken read the same values);
-    of the target network, forward, the core on every row and the head on every step. Of the mixers:
-    hyper-networks on every step, trained and forward; mixing is element by element.
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations = 0.0
+        self.share = 1.0
+        """Of what is counted now, how much is needed."""
 
-    By hand, feed-forward, one agent, all sizes 1, one step between two rows. Core: two layers of 1 · 1, on
-    2 rows, once 2 + 1 and once 3 + 1 times: 14. Head: 3 times on 2 rows and once on 1: 7. Mixer on 1 row:
-    first layers of four hyper-networks, 4 · (2 + 1), and three second layers, 3 · (3 + 1): 24. Twice the sum
-    of 45: 90.
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        first = PRODUCTS.get(func.overloadpacket.__name__)
+        if first is not None:
+            left, right = args[first : first + 2]
+            self.operations += self.share * 2 * left.numel() * right.shape[-1]
+        return func(*args, **(kwargs or {}))
+
+
+def operations(algorithm: Qmix, batch: Batch) -> float:
+    """Operations of the matrix products of one update on the CPU, counted while torch makes it.
+
+    Where torch evaluates a head for every action, those of unavailable actions are not counted.
     """
-    hidden, mixing, hyper = config.agent.hidden_size, config.mixer.size, config.mixer.hypernet_size
-    agents, of_agents = spec.n_agents, rows * spec.n_agents
+    counted, choose = Counted(), Agent._choose_at_once
 
-    core_first = of_agents * spec.obs_size * hidden
-    core = of_agents * hidden * hidden * (6 if config.agent.core == "gru" else 1)
-    head = hidden * spec.n_actions
-    heads = TRAINED * of_agents * head + FORWARD * steps * agents * head
-    mixer_first = steps * spec.state_size * (2 * hyper + 2 * mixing)
-    mixer = steps * (hyper * agents * mixing + hyper * mixing + mixing)
+    def choose_available(agent: Agent, avail_actions: Tensor, *shares: Tensor) -> kernels.Chosen:
+        counted.share = float(avail_actions.float().mean())
+        chosen = choose(agent, avail_actions, *shares)
+        counted.share = 1.0
+        return chosen
 
-    first = (TRAINED_FIRST + FORWARD) * (core_first + mixer_first)
-    rest = (TRAINED + FORWARD) * (core + mixer)
-    return 2 * (first + rest + heads)
+    without_kernels = patch.object(kernels, "usable", lambda _: False)
+    with without_kernels, patch.object(Agent, "_choose_at_once", choose_available), counted:
+        algorithm.update(batch)
+    return counted.operations

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from benchmarks import gemm
-from benchmarks.products import qmix_operations
+from benchmarks.products import operations
 from benchmarks.record import Parameter, Record
 from benchmarks.shapes import (
     FEED_FORWARD,
@@ -15,7 +15,6 @@ from benchmarks.shapes import (
     QMIX,
     SMAC_2S3Z,
     SMAC_3S5Z,
-    Learner,
     full_lengths,
     spread_lengths,
     synthetic_batch,
@@ -54,35 +53,26 @@ def measure(spec: EnvSpec, lengths: str, episodes: int, device: str, effort: Eff
     laps = take_turns({"product": gemm.product(device), **pieces}, effort)
 
     records = [gemm.record(laps["product"], device, spec.task, lengths=lengths)]
-    for name, learner in LEARNERS.items():
-        figures = {}
-        if name.startswith("qmix"):
-            figures = _against_products(learner, spec, batch, laps[name], laps["product"], device)
+    on_cpu = synthetic_batch(spec, LENGTHS[lengths](spec, episodes), "cpu")
+    needed = {name: operations(learner.build(spec, "cpu"), on_cpu) for name, learner in LEARNERS.items()}
+    for name, algorithm in algorithms.items():
+        figures = {
+            "GEMM bound, ms": 1e3 * needed[name] / gemm.rate(laps["product"], device),
+            "x GEMM bound": paired_ratio(laps[name], laps["product"], device)
+            * gemm.OPERATIONS
+            / needed[name],
+        }
         if name != "qmix":
             figures["x qmix"] = paired_ratio(laps[name], laps["qmix"], device)
+            figures["products x qmix"] = needed[name] / needed["qmix"]
         parameters: dict[str, Parameter] = {
             "lengths": lengths,
             "episodes": episodes,
             "device": device,
-            "trained parameters": algorithms[name].parameter_count(),
+            "trained parameters": algorithm.parameter_count(),
         }
         records.append(Record(name, spec.task, "update", laps[name], parameters, figures))
     return records
-
-
-def _against_products(
-    learner: Learner,
-    spec: EnvSpec,
-    batch: Batch,
-    laps: tuple[Lap, ...],
-    product: tuple[Lap, ...],
-    device: str,
-) -> dict[str, float]:
-    operations = qmix_operations(spec, learner.config(), len(batch.obs), len(batch.actions))
-    return {
-        "GEMM bound, ms": 1e3 * operations / gemm.rate(product, device),
-        "x GEMM bound": paired_ratio(laps, product, device) * gemm.OPERATIONS / operations,
-    }
 
 
 def run(quick: bool) -> list[Record]:

@@ -1,6 +1,7 @@
 """The compiled loops: where they are, and that threads change nothing. Their users test what they compute."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -32,6 +33,24 @@ def test_they_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         assert kernels.instruction_set() == "none"
         assert not kernels.usable(torch.zeros(1))
+    finally:
+        kernels.library._library.cache_clear()
+
+
+@pytest.mark.skipif(not COMPILED, reason="no kernels here: the package was installed without a C compiler")
+def test_a_library_of_other_sources_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """After a pull into an editable install its calls could be others."""
+    for path in kernels.library.FOLDER.iterdir():
+        if path.suffix in (".c", ".h", ".so"):
+            shutil.copy(path, tmp_path)
+    monkeypatch.setattr(kernels.library, "FOLDER", tmp_path)
+    kernels.library._library.cache_clear()
+    try:
+        assert kernels.instruction_set() != "none"
+        (tmp_path / "elu.h").write_text("/* changed */")
+        kernels.library._library.cache_clear()
+        with pytest.warns(UserWarning, match="compiled from other sources"):
+            assert kernels.instruction_set() == "none"
     finally:
         kernels.library._library.cache_clear()
 

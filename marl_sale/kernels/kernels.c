@@ -12,6 +12,9 @@ enum { END_LINEAR, END_ELU, END_TANH, END_AVG_L1 };
 #define VECTOR_BYTES 16
 #endif
 
+/* Of all sources; see setup.py. */
+const char sources[] = SOURCES;
+
 #define INLINE static inline __attribute__((always_inline))
 
 #define REAL float

@@ -1,7 +1,9 @@
 """Finding the compiled library, and calling it on all rows."""
 
 import ctypes
+import hashlib
 import os
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -12,6 +14,7 @@ from torch import Tensor
 
 INSTRUCTION_SETS = {"AVX512": ("avx512", "avx2", "any"), "AVX2": ("avx2", "any")}
 """What torch calls the processor's: libraries that run there, the fastest first. Elsewhere `any` alone."""
+FOLDER = Path(__file__).parent
 SUFFIXES = {torch.float32: "f32", torch.float64: "f64"}
 SMALLEST_PART = {
     "elu_forward": 16384,
@@ -29,9 +32,24 @@ def _library() -> tuple[str, ctypes.CDLL] | None:
     if os.environ.get("MARL_SALE_KERNELS") == "off":
         return None
     for name in INSTRUCTION_SETS.get(torch.backends.cpu.get_cpu_capability(), ("any",)):
-        for path in Path(__file__).parent.glob(f"_{name}.*so"):
-            return name, ctypes.CDLL(str(path))
+        for path in FOLDER.glob(f"_{name}.*so"):
+            library = ctypes.CDLL(str(path))
+            if _is_of_sources(library):
+                return name, library
+            warnings.warn(f"{path}: compiled from other sources; `make install` compiles these", stacklevel=2)
+            return None
     return None
+
+
+def _is_of_sources(library: ctypes.CDLL) -> bool:
+    """Whether it was compiled from the sources beside it: in an editable install they can change."""
+    sources = [path.read_bytes() for path in sorted(FOLDER.glob("*.[ch]"))]
+    digest = hashlib.sha256(b"".join(sources)).hexdigest()[:16]
+    try:
+        compiled = (ctypes.c_char * 17).in_dll(library, "sources").value.decode()
+    except ValueError:  # older than this check
+        return False
+    return not sources or compiled == digest
 
 
 def instruction_set() -> str:

@@ -8,15 +8,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
-
-from marl_sale import kernels
 
 
 def _elu(x: Tensor) -> Tensor:
-    if kernels.usable(x):
-        return kernels.elu_forward(x)
     y = x.exp().sub_(1)  # ≥ x: the smaller of it and max(x, 0) is elu(x)
     return torch.clamp(x, min=x.new_zeros(()), max=y, out=y)
 
@@ -32,8 +28,6 @@ class _Elu(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
-        if kernels.usable(y):
-            return kernels.elu_backward(y, grad_y)
         below = y.clamp(max=0)  # the slope is this + 1: exp(x) below zero, 1 above
         return torch.addcmul(grad_y, grad_y, below, out=below)
 
@@ -47,10 +41,3 @@ def elu(x: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows dim"]:
         return _elu(x)
     y: Tensor = _Elu.apply(x)  # type: ignore[no-untyped-call]
     return y
-
-
-class Elu(nn.Module):
-    """`elu` as a layer."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return elu(x)

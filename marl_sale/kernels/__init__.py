@@ -7,7 +7,6 @@ row depends neither on the rows beside it nor on the number of threads.
 """
 
 from marl_sale.kernels.choose import Chosen, Shares, Source, choose, choose_from
-from marl_sale.kernels.elu import elu_backward, elu_forward
 from marl_sale.kernels.gru import gru_backward, gru_forward
 from marl_sale.kernels.library import instruction_set, usable
 from marl_sale.kernels.mlp import End, Outputs, Perceptron, mlp_backward, mlp_forward
@@ -21,8 +20,6 @@ __all__ = [
     "Source",
     "choose",
     "choose_from",
-    "elu_backward",
-    "elu_forward",
     "gru_backward",
     "gru_forward",
     "instruction_set",

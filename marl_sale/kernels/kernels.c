@@ -25,7 +25,6 @@ const char sources[] = SOURCES;
 #define EXP_RANGE 87.0f
 #define EXP_DEGREE 7
 #include "real.h"
-#include "elu.h"
 #include "product.h"
 #include "gru.h"
 #include "mlp.h"
@@ -46,7 +45,6 @@ const char sources[] = SOURCES;
 #define EXP_RANGE 708.0
 #define EXP_DEGREE 13
 #include "real.h"
-#include "elu.h"
 #include "product.h"
 #include "gru.h"
 #include "mlp.h"

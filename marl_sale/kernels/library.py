@@ -17,14 +17,12 @@ INSTRUCTION_SETS = {"AVX512": ("avx512", "avx2", "any"), "AVX2": ("avx2", "any")
 FOLDER = Path(__file__).parent
 SUFFIXES = {torch.float32: "f32", torch.float64: "f64"}
 SMALLEST_PART = {
-    "elu_forward": 16384,
-    "elu_backward": 16384,
     "gru_forward": 24,
     "gru_backward": 24,
     "mlp_forward": 240,
     "choose": 24,
 }
-"""Entries or rows that are worth another thread; 24 rows are a block of product.h."""
+"""Rows that are worth another thread; 24 are a block of product.h."""
 
 
 @cache

@@ -4,7 +4,6 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from marl_sale.functional.activations import Elu
 from marl_sale.functional.elbo import Gaussian
 from marl_sale.nn.gru import unroll_gru
 from marl_sale.nn.mlp import Mlp, SplitLinear, affine
@@ -48,7 +47,9 @@ class WorldModel(nn.Module):
         self.action_embedding = nn.Embedding(n_actions, action_embedding_size)
         sale_part = [] if sale_size is None else [n_agents * sale_size]
         self.prior_input = SplitLinear([joint, n_agents * action_embedding_size, *sale_part], layer_size)
-        self.to_prior = nn.Sequential(Elu(), Mlp([layer_size, layer_size, 2 * joint]))
+        self.to_prior = nn.Sequential(
+            nn.Identity(), Mlp([layer_size, layer_size, 2 * joint], starts_with_elu=True)
+        )
         self.latent_inverse = Mlp([joint, layer_size, joint])
         self.action_inverse = Mlp([joint, layer_size, n_agents * n_actions])
 

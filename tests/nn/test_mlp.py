@@ -92,5 +92,20 @@ def test_rows_of_zeros_are_divided_by_a_constant() -> None:
     assert mlp.layers[0].bias.grad.tolist() == pytest.approx([4e8] * 3)
 
 
+@pytest.mark.usefixtures("kernels_or_torch")
+@pytest.mark.parametrize("starts_with_elu", [False, True])
+def test_far_from_zero(starts_with_elu: bool) -> None:
+    """ELU before the layer, and in its place after it."""
+    mlp = Mlp([1, 1], starts_with_elu=starts_with_elu, end="linear" if starts_with_elu else "elu")
+    nn.init.ones_(mlp.layers[0].weight)
+    nn.init.zeros_(mlp.layers[0].bias)
+    with torch.no_grad():
+        y = mlp(torch.tensor([-1e4, 1e4, torch.inf, -torch.inf, torch.nan]).unsqueeze(1)).squeeze(1)
+        small = torch.linspace(-1e-3, 1e-3, 201)
+        assert torch.allclose(mlp(small.unsqueeze(1)).squeeze(1), functional.elu(small), atol=2e-7, rtol=0)
+    assert y[:4].tolist() == [-1, 1e4, torch.inf, -1]
+    assert y[4].isnan()
+
+
 def test_layers_are_named_as_in_a_sequence() -> None:
     assert list(Mlp([2, 3, 4]).state_dict()) == ["0.weight", "0.bias", "2.weight", "2.bias"]

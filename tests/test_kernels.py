@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from marl_sale import kernels
 from marl_sale.nn.gru import unroll_gru
+from marl_sale.nn.mlp import Mlp
 from marl_sale.nn.sale import Sale
 from marl_sale.nn.utility import SaleHead
 
@@ -93,3 +94,24 @@ def test_what_is_not_a_number_is_passed_on() -> None:
         h = unroll_gru(gru, x, sizes)
     assert h[[0, 2]].isnan().all()
     assert h[[1, 3]].isfinite().all()
+
+    sale, head = Sale(9, 4, 1, 6, 7), SaleHead(9, 4, 6)
+    with torch.no_grad():
+        sale.action_input.every(1)[2] = torch.nan
+        needs = {**sale.for_kernel(), **head.for_kernel(sale.action_output)}
+        every = torch.ones(5, 4, dtype=torch.bool)
+        chosen = kernels.choose_from(every, torch.randn(5, 9), head.source(sale), needs)
+    assert chosen.q.isnan().all()
+    assert chosen.actions.tolist() == [2] * 5
+
+
+@pytest.mark.skipif(not COMPILED, reason="no kernels here: the package was installed without a C compiler")
+@pytest.mark.parametrize(
+    ("size", "dtype", "says"),
+    [(5, torch.float32, "from 5 to 4"), (3, torch.float64, "float64")],
+)
+def test_a_weight_that_does_not_fit_is_refused(size: int, dtype: torch.dtype, says: str) -> None:
+    """C would read beyond its end."""
+    x, mlp = torch.zeros(2, size, dtype=dtype), Mlp([3, 4])
+    with pytest.raises(ValueError, match=says):
+        mlp(x)

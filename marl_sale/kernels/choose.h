@@ -124,7 +124,8 @@ INLINE void NAME(choose_rows)(
             else
                 NAME(evaluate_bilinear)(head, shares, block);
             for (int64_t i = 0; i < block->count; i++)
-                if (block->row[i] != best_row || block->q[i] > q[best_row]) {
+                /* What is not a number is the greatest, as for torch: it must be noticed. */
+                if (block->row[i] != best_row || (q[best_row] == q[best_row] && !(block->q[i] <= q[best_row]))) {
                     best_row = block->row[i];
                     q[best_row] = block->q[i];
                     actions[best_row] = block->action[i];

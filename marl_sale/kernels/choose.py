@@ -100,12 +100,14 @@ def _choose(
     (rows, n_actions), features = avail.shape, len(head["g_bias"])
     held = {name: tensor.contiguous() for name, tensor in head.items()}
     pointers = {name: tensor.data_ptr() for name, tensor in held.items()}
+    if avail.dtype != torch.bool or {tensor.dtype for tensor in held.values()} != {dtype}:
+        raise ValueError(f"a mask {avail.dtype}, and a head that is not {dtype}")
     hidden = len(head["rest_bias"]) if "rest_bias" in head else 0
     given = _Head(actions=n_actions, features=features, hidden=hidden, **pointers)
     chosen = Chosen(
-        torch.zeros(rows, dtype=torch.int64),
-        torch.zeros(rows, dtype=dtype),
-        torch.zeros(rows, features, dtype=dtype),
+        avail.new_zeros(rows, dtype=torch.int64),
+        avail.new_zeros(rows, dtype=dtype),
+        avail.new_zeros(rows, features, dtype=dtype),
     )
     share("choose", dtype, rows, given, shares, source, avail, *chosen)
     return chosen

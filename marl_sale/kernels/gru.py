@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -23,6 +24,10 @@ def gru_forward(
     h = x.new_empty(n_rows, hidden)
     gates = x.new_empty(n_rows if keep else 0, 4 * hidden)
     weights = [weight.contiguous() for weight in weights]
+    if {weight.dtype for weight in weights} != {x.dtype} or x.shape[1] != inputs:
+        raise ValueError(f"a GRU of {weights[0].dtype} and {inputs} inputs reads {x.dtype}{list(x.shape)}")
+    if sizes.dtype != torch.int64 or int(sizes.sum()) != n_rows:
+        raise ValueError(f"{n_rows} rows are not those of the batch sizes {sizes}")
     name, first, each = "gru_forward", int(sizes[0]), (x.contiguous(), *weights, gates, h)
     share(name, x.dtype, first, sizes, len(sizes), inputs, hidden, *each, int(keep))
     return h, gates
@@ -38,5 +43,5 @@ def gru_backward(
     """`gates` of the forward pass become their gradients, before σ and tanh."""
     share(
         *("gru_backward", gates.dtype, int(sizes[0])),
-        *(sizes, len(sizes), h.shape[1], w_hh, gates, h, grad_h),
+        *(sizes, len(sizes), h.shape[1], w_hh.contiguous(), gates, h, grad_h),
     )

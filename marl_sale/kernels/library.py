@@ -5,7 +5,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
 
@@ -35,7 +35,6 @@ def _library() -> tuple[str, ctypes.CDLL] | None:
             if _is_of_sources(library):
                 return name, library
             warnings.warn(f"{path}: compiled from other sources; `make install` compiles these", stacklevel=2)
-            return None
     return None
 
 
@@ -82,8 +81,15 @@ def share(
     def part(index: int) -> int:
         return kernel(ctypes.c_int64(index), ctypes.c_int64(parts), *passed)
 
-    run = map if min(threads, parts) == 1 else _threads(threads).map
-    if not all(list(run(part, range(parts)))):
+    if min(threads, parts) == 1:
+        done = [part(index) for index in range(parts)]
+    else:
+        futures = [_threads(threads).submit(part, index) for index in range(parts)]
+        try:
+            done = [future.result() for future in futures]
+        finally:  # an exception of a signal handler must not free what is still computed on
+            wait(futures)
+    if not all(done):
         raise MemoryError(f"no memory for {name}")
 
 

@@ -85,14 +85,19 @@ def mlp_backward(
 def describe(x: Tensor, perceptron: Perceptron, outputs: Outputs | None = None) -> ctypes.Structure:
     """Mlp of mlp.h, for rows such as `x`. `outputs`: to keep, or kept."""
     weights = [weight.contiguous() for weight in perceptron.weights]
+    biases = [bias.contiguous() for bias in perceptron.biases]
+    sizes = [x.shape[1], *(len(bias) for bias in biases)]
+    for (n_in, n_out), weight, bias in zip(itertools.pairwise(sizes), weights, biases, strict=True):
+        if weight.shape != (n_out, n_in) or {weight.dtype, bias.dtype} != {x.dtype}:
+            raise ValueError(
+                f"weight {weight.dtype}{list(weight.shape)}: not from {n_in} to {n_out} of {x.dtype}"
+            )
     pointers = ctypes.c_void_p * len(weights)
     to = [] if outputs is None else [None if y is None else y.data_ptr() for y in outputs.of_layers]
     arrays: dict[str, ctypes.Array[Any]] = {
-        "sizes": (ctypes.c_int64 * (len(weights) + 1))(
-            x.shape[1], *(len(bias) for bias in perceptron.biases)
-        ),
+        "sizes": (ctypes.c_int64 * len(sizes))(*sizes),
         "weights": pointers(*(weight.data_ptr() for weight in weights)),
-        "biases": pointers(*(bias.data_ptr() for bias in perceptron.biases)),
+        "biases": pointers(*(bias.data_ptr() for bias in biases)),
         "outputs": pointers(*to),
     }
     mlp = _Mlp(
@@ -102,5 +107,5 @@ def describe(x: Tensor, perceptron: Perceptron, outputs: Outputs | None = None) 
         scales=outputs.scales.data_ptr() if outputs is not None and len(outputs.scales) else None,
         **{name: ctypes.addressof(array) for name, array in arrays.items()},
     )
-    mlp.held = (weights, arrays)  # for as long as it points there
+    mlp.held = (weights, biases, outputs, arrays)  # for as long as it points there
     return mlp

@@ -115,3 +115,9 @@ def test_a_weight_that_does_not_fit_is_refused(size: int, dtype: torch.dtype, sa
     x, mlp = torch.zeros(2, size, dtype=dtype), Mlp([3, 4])
     with pytest.raises(ValueError, match=says):
         mlp(x)
+
+
+@pytest.mark.skipif(not COMPILED, reason="no kernels here: the package was installed without a C compiler")
+def test_rows_that_are_not_those_of_the_batch_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="batch sizes"):
+        unroll_gru(nn.GRU(2, 3), torch.zeros(4, 2), torch.tensor([3, 2]))

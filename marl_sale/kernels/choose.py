@@ -70,7 +70,7 @@ def choose(avail_actions: Bool[Tensor, "rows actions"], shares: Shares, head: Ma
     """Of rows whose shares are known. `head`: weights by the names of choose.h, those of one kind of head."""
     held = [each.contiguous() for each in shares]
     given = _Shares(*(each.data_ptr() for each in held), *(each.shape[1] for each in held))
-    return _choose(avail_actions, head, given, None, shares.of_g.dtype)
+    return _choose(avail_actions, head, given, None, held[0])
 
 
 def choose_from(
@@ -86,7 +86,7 @@ def choose_from(
     pointers = [tensor.data_ptr() for tensor in (h, *held)]
     sizes = (len(source.z_bias), len(source.h_bias))
     given = _Source(ctypes.addressof(f), *pointers, *sizes, int(source.normalise))
-    return _choose(avail_actions, head, None, given, h.dtype)
+    return _choose(avail_actions, head, None, given, h)
 
 
 def _choose(
@@ -94,14 +94,17 @@ def _choose(
     head: Mapping[str, Tensor],
     shares: _Shares | None,
     source: _Source | None,
-    dtype: torch.dtype,
+    of_rows: Tensor,
 ) -> Chosen:
+    dtype = of_rows.dtype
     avail = avail_actions.contiguous()
     (rows, n_actions), features = avail.shape, len(head["g_bias"])
     held = {name: tensor.contiguous() for name, tensor in head.items()}
     pointers = {name: tensor.data_ptr() for name, tensor in held.items()}
     if avail.dtype != torch.bool or {tensor.dtype for tensor in held.values()} != {dtype}:
         raise ValueError(f"a mask {avail.dtype}, and a head that is not {dtype}")
+    if len(avail) != len(of_rows):
+        raise ValueError(f"a mask of {len(avail)} rows for {len(of_rows)}")
     hidden = len(head["rest_bias"]) if "rest_bias" in head else 0
     given = _Head(actions=n_actions, features=features, hidden=hidden, **pointers)
     chosen = Chosen(

@@ -60,13 +60,13 @@ int NAME(gru_forward)(
                     memcpy(of_h + i * wide, b_hh, sizeof(REAL) * (size_t)(3 * hidden));
             for (int64_t i = 0; i < rows; i++) {
                 const int64_t row = offset + i;
-                REAL *now = h + row * hidden, *gate = gates + row * 4 * hidden;
+                REAL *now = h + row * hidden, *gate = keep ? gates + row * 4 * hidden : gates;
                 if (keep)
                     NAME(gru_step)(
                         hidden, of_x + i * wide, of_h + i * wide, state + i * hidden, now, gate, 1);
                 else
                     NAME(gru_step)(
-                        hidden, of_x + i * wide, of_h + i * wide, state + i * hidden, now, gates, 0);
+                        hidden, of_x + i * wide, of_h + i * wide, state + i * hidden, now, gate, 0);
             }
         }
     }

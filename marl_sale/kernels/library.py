@@ -105,3 +105,7 @@ def _passed(argument: Tensor | int | ctypes.Structure | None) -> object:
 @cache
 def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, "marl-sale-kernels")
+
+
+if hasattr(os, "register_at_fork"):  # the threads stay with the parent
+    os.register_at_fork(after_in_child=_threads.cache_clear)

@@ -35,28 +35,26 @@ INLINE void NAME(product)(
     REAL *restrict out, int64_t out_step, int with_elu) {
     for (int64_t column = 0; column < n; column += NAME(COLUMNS), panels += (1 + k) * NAME(COLUMNS))
         for (int64_t row = 0; row < rows; row += TILE_ROWS) {
-            NAME(vector) sums[TILE_ROWS][2];
+            NAME(vector) sums[2 * TILE_ROWS]; /* two of each row */
             const REAL *from = a + row * a_step, *restrict matrix = panels + NAME(COLUMNS);
             for (int i = 0; i < TILE_ROWS; i++) {
-                sums[i][0] = *(const NAME(unaligned) *)panels;
-                sums[i][1] = *(const NAME(unaligned) *)(panels + NAME(LANES));
+                sums[2 * i] = *(const NAME(unaligned) *)panels;
+                sums[2 * i + 1] = *(const NAME(unaligned) *)(panels + NAME(LANES));
             }
             for (int64_t p = 0; p < k; p++) {
                 NAME(vector) left = *(const NAME(unaligned) *)(matrix + p * NAME(COLUMNS));
                 NAME(vector) right = *(const NAME(unaligned) *)(matrix + p * NAME(COLUMNS) + NAME(LANES));
                 for (int i = 0; i < TILE_ROWS; i++) {
-                    sums[i][0] += from[i * a_step + p] * left;
-                    sums[i][1] += from[i * a_step + p] * right;
+                    sums[2 * i] += from[i * a_step + p] * left;
+                    sums[2 * i + 1] += from[i * a_step + p] * right;
                 }
             }
-            for (int i = 0; i < TILE_ROWS; i += 2) {
-                if (with_elu)
-                    NAME(elu_vectors)(sums[i]); /* of two rows */
-                for (int j = i; j < i + 2; j++) {
-                    REAL *to = out + (row + j) * out_step + column;
-                    *(NAME(unaligned) *)to = sums[j][0];
-                    *(NAME(unaligned) *)(to + NAME(LANES)) = sums[j][1];
-                }
+            for (int i = 0; with_elu && i < 2 * TILE_ROWS; i += NAME(VECTORS))
+                NAME(elu_vectors)(sums + i);
+            for (int i = 0; i < TILE_ROWS; i++) {
+                REAL *to = out + (row + i) * out_step + column;
+                *(NAME(unaligned) *)to = sums[2 * i];
+                *(NAME(unaligned) *)(to + NAME(LANES)) = sums[2 * i + 1];
             }
         }
 }

@@ -191,7 +191,7 @@ class Agent(nn.Module):
         actions, q_i, features = (each.unflatten(0, of_agents) for each in chosen)
         return Choice(actions, q_i, ActionEmbedding(features, self.sale.action_output))
 
-    def _choose_in_blocks(self, avail_actions: Tensor, shares: "Shares") -> kernels.Chosen:
+    def _choose_in_blocks(self, avail_actions: Tensor, shares: Shares) -> kernels.Chosen:
         n_actions = avail_actions.shape[1]
         of_rows = (rows.split(max(1, PAIRS_AT_ONCE // n_actions)) for rows in (avail_actions, *shares))
         chosen = [self._choose_at_once(*rows) for rows in zip(*of_rows, strict=True)]

@@ -9,7 +9,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks import act, env, families, gemm, machine, memory, scaling, table, training, update, workers
+from benchmarks import (
+    act,
+    env,
+    families,
+    gemm,
+    kernels,
+    machine,
+    memory,
+    scaling,
+    table,
+    training,
+    update,
+    workers,
+)
 from benchmarks.record import Record
 from marl_sale.stages._machine import choose_device
 
@@ -20,6 +33,7 @@ BENCHMARKS: dict[str, Callable[[bool], list[Record]]] = {
     "workers": workers.run,
     "act": act.run,
     "update": update.run,
+    "kernels": kernels.run,
     "scaling": scaling.run,
     "memory": memory.run,
     "training": training.run,
@@ -27,9 +41,9 @@ BENCHMARKS: dict[str, Callable[[bool], list[Record]]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:
-    """Run what was asked for on one thread; returns the folder with benchmarks.json and benchmarks.md."""
+    """Run what was asked for; returns the folder with benchmarks.json and benchmarks.md."""
     asked = _parser().parse_args(arguments)
-    choose_device("cpu", threads=1)  # threads and memory as the stages set them
+    choose_device("cpu", asked.threads)  # threads and memory as the stages set them
     on, words = machine.describe(), sys.argv[1:] if arguments is None else arguments
     heading = {
         **on,
@@ -61,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "(default: results/benchmarks/<machine>)",
     )
     parser.add_argument("--quick", action="store_true", help="few sizes, few repeats: does it run at all?")
+    parser.add_argument("--threads", type=int, default=1, help="as train.threads (default: %(default)s)")
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, metavar="NAME", help=", ".join(BENCHMARKS))
     return parser
 

@@ -24,7 +24,9 @@ ONE = ("agent.hidden_size=1", "mixer.size=1", "mixer.hypernet_size=1")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a short run."""
     out = tmp_path_factory.mktemp("benchmarks") / "new"
-    assert main(["--quick", "--only", "gemm", "env", "families", "update", "--out", str(out)]) == out
+    assert (
+        main(["--quick", "--only", "gemm", "env", "families", "update", "kernels", "--out", str(out)]) == out
+    )
     return out
 
 
@@ -37,11 +39,11 @@ def document(written: Path) -> dict[str, Any]:
 def test_the_json_says_on_what_and_how_it_was_measured(document: dict[str, Any]) -> None:
     assert document["quick"] is True
     assert document["command"].startswith(
-        "python -m benchmarks --quick --only gemm env families update --out "
+        "python -m benchmarks --quick --only gemm env families update kernels --out "
     )
     assert document["threads"] == 1
     assert {"cpu", "cores", "gpu", "commit", "torch", "date"} <= document.keys()
-    assert list(document["benchmarks"]) == ["gemm", "env", "families", "update"]
+    assert list(document["benchmarks"]) == ["gemm", "env", "families", "update", "kernels"]
 
 
 def test_every_record_is_whole_and_its_figures_are_positive(document: dict[str, Any]) -> None:
@@ -66,7 +68,7 @@ def test_what_is_compared_stands_beside_its_measure(document: dict[str, Any]) ->
 
 def test_the_page_has_a_table_for_each(written: Path) -> None:
     page = (written / "benchmarks.md").read_text(encoding="utf-8")
-    for name in ("gemm", "env", "families", "update"):
+    for name in ("gemm", "env", "families", "update", "kernels"):
         lines = page.partition(f"## {name}\n\n")[2].partition("\n\n")[0].splitlines()
         assert len(lines) >= 3
         assert len({line.count("|") for line in lines}) == 1
@@ -124,5 +126,5 @@ def test_the_wheel_leaves_them_out_and_the_makefile_runs_them() -> None:
     assert not [name for name in project["tool"]["setuptools"]["packages"] if "benchmarks" in name]
     assert "python -m benchmarks" in (ROOT / "Makefile").read_text(encoding="utf-8")
     assert list(BENCHMARKS) == [
-        *("gemm", "env", "families", "workers", "act", "update", "scaling", "memory", "training")
+        *("gemm", "env", "families", "workers", "act", "update", "kernels", "scaling", "memory", "training")
     ]

@@ -66,7 +66,7 @@ def training(recipe: Recipe, shares: dict[str, list[float]]) -> Callable[[], Lap
 
 def run(quick: bool) -> list[Record]:
     """Cores, and updates per episode, in turn."""
-    effort = Effort(rounds=2, seconds=0.0, warm_up=False)  # the part that is not measured warms up
+    effort = Effort(4, 0.0 if quick else 120.0, warm_up=False)  # the part that is not measured warms up
     runs = [(core, ratio, 8, 1_000) for core, ratio, *_ in RUNS] if quick else RUNS
     shares: list[dict[str, list[float]]] = [{} for _ in runs]
     pieces = {}

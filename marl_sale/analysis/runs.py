@@ -210,11 +210,13 @@ def group(runs: Sequence[TrainingRun]) -> list[Group]:
 def label(run: TrainingRun) -> str:
     """What a legend calls a run: its algorithm, and how its recipe departs from it.
 
-    Left out: the task and its masking, which the title of a panel says, and the length, which the axis shows.
+    Left out: the task and its masking, which the title of a panel says; the length, which the axis shows; how
+    the run is watched and kept, which is nothing to its learning.
     """
     overlays = [part for part in run.recipe.split("+")[1:] if part not in (run.algorithm, "masked")]
     shown = ("env.task=", "env.mask_actions=", "train.env_steps=")
-    changes = [change for change in run.overrides if not change.startswith(shown)]
+    watched = ("evaluation.", "train.log_period=", "train.checkpoint_period=")
+    changes = [change for change in run.overrides if not change.startswith((*shown, *watched))]
     text = " ".join([run.algorithm, *overlays, *changes, *(f"from {role}" for role in run.input_roles)])
     return text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…"
 

@@ -109,9 +109,11 @@ INLINE void NAME(choose_rows)(
     int64_t *actions, REAL *q, REAL *features) {
     int64_t best_row = -1;
     block->count = 0;
-    for (int64_t row = 0; row < rows; row++)
+    for (int64_t row = 0; row < rows; row++) {
+        const uint8_t *of_row = avail + row * head->actions;
+        const int none = memchr(of_row, 1, (size_t)head->actions) == NULL;
         for (int64_t action = 0; action < head->actions; action++) {
-            if (avail[row * head->actions + action]) {
+            if (of_row[action] || (none && action == 0)) {
                 block->row[block->count] = row;
                 block->action[block->count++] = action;
             }
@@ -135,6 +137,7 @@ INLINE void NAME(choose_rows)(
                 }
             block->count = 0;
         }
+    }
 }
 
 /* Shares of a block of rows, padded(their size) apart; `room` for two blocks of the widest layer. */
@@ -153,8 +156,8 @@ INLINE void NAME(share)(
 }
 
 /* In: what rows share, or, where that is NULL, its source; avail [rows, A]. Out: actions [rows], their values
-q [rows], features [rows, head->features]; a row without an available action is left as it is. Each of `parts` threads
-takes a range of rows. 0 where there is no memory. */
+q [rows], features [rows, head->features]; those of action 0 where none is available. Each of `parts` threads takes a
+range of rows. 0 where there is no memory. */
 int NAME(choose)(
     int64_t part, int64_t parts, int64_t rows, const NAME(Head) *head, const NAME(Shares) *shares,
     const NAME(Source) *source, const uint8_t *avail, int64_t *actions, REAL *q, REAL *features) {

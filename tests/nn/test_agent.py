@@ -75,11 +75,10 @@ def test_what_a_core_sees_is_the_recipes_choice(spec: EnvSpec) -> None:
 def test_the_chosen_is_the_best_of_every_available_action(
     agent: Agent, spec: EnvSpec, available: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However rows are divided into blocks."""
+    """However rows are divided into blocks; action 0 where none is available."""
     agent = agent.double()
     h = torch.randn(67, spec.n_agents, 8, dtype=torch.float64)
     avail = torch.rand(67, spec.n_agents, spec.n_actions) < available
-    avail[..., -1] |= ~avail.any(-1)
     for pairs_at_once in (10**6, 1, 7 * spec.n_agents * spec.n_actions):
         monkeypatch.setattr(agent_module, "PAIRS_AT_ONCE", pairs_at_once)
         chosen = agent.choose(agent.shares(h), avail)
@@ -88,6 +87,9 @@ def test_the_chosen_is_the_best_of_every_available_action(
         assert (chosen.z_sa is None) == (embedded is None)
         if chosen.z_sa is not None and embedded is not None:
             assert torch.allclose(chosen.z_sa.value(), embedded.value(), rtol=1e-10)
+        taken = agent.take(agent.shares(h), chosen.actions)
+        if chosen.q_i is not None and taken.q_i is not None:
+            assert torch.allclose(chosen.q_i, taken.q_i, rtol=1e-10)
         alike = agent.choose_at(h, avail)
         assert torch.equal(alike.actions, chosen.actions)
         for one, other in ((alike.q_i, chosen.q_i), (alike.z_sa, chosen.z_sa)):

@@ -375,6 +375,13 @@ def test_a_start_from_a_world_model_is_another_recipe(tmp_path):
     }
 
 
+def test_a_label_names_what_learning_depends_on(tmp_path):
+    overrides = ("evaluation.period=50000", "agent.head=bilinear", "train.checkpoint_period=100000")
+    draw([agent(tmp_path / "run", overrides=overrides)], tmp_path / "out")
+    labels = {row["recipe"] for row in cells(tmp_path / "out", "episode_return")}
+    assert labels == {"mmsa agent.head=bilinear"}
+
+
 def test_the_same_label_for_two_recipes_is_told_apart(tmp_path):
     runs = [agent(tmp_path / "a"), agent(tmp_path / "b", overrides=("env.task=8x8-2p-2f-coop",))]
     draw(runs, tmp_path / "out")

@@ -31,6 +31,6 @@ def run(quick: bool) -> list[Record]:
     """Each learner on each shape; nothing where the kernels are not compiled."""
     if kernels.instruction_set() == "none":
         return []
-    effort, episodes = (QUICK, 4) if quick else (Effort(rounds=7, seconds=8), EPISODES)
+    effort, episodes = (QUICK, 4) if quick else (Effort(rounds=7, seconds=30), EPISODES)
     specs = (LBF_2,) if quick else (LBF_2, LBF_4, SMAC_2S3Z, SMAC_3S5Z)
     return [record for spec in specs for name in LEARNERS for record in measure(name, spec, episodes, effort)]

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from marl_sale.artifacts.provenance import git, versions
+from marl_sale.artifacts.provenance import SOURCES, git, versions
 
 
 def describe() -> dict[str, str | int]:
     """Processor, cores, threads, GPU, versions, and the commit that was measured."""
-    commit = git()
+    commit = git(folders=(*SOURCES, "benchmarks"))
     found: dict[str, str | int] = {
         "cpu": _cpu(),
         "cores": os.cpu_count() or 0,

@@ -85,7 +85,7 @@ def update_peak(algorithm: str, episodes: int) -> dict[str, float]:
 def in_new_process(what: str, episodes: int) -> tuple[Lap, dict[str, float]]:
     """What that process found."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.memory", what, str(episodes)],
+        [sys.executable, "-m", "benchmarks.memory", what, str(episodes), str(torch.get_num_threads())],
         cwd=Path(__file__).parents[1],
         stdout=subprocess.PIPE,
         text=True,
@@ -113,7 +113,7 @@ def run(quick: bool) -> list[Record]:
 
 
 if __name__ == "__main__":
-    choose_device("cpu", threads=1)
-    what, episodes = sys.argv[1], int(sys.argv[2])
+    what, episodes, threads = sys.argv[1], *map(int, sys.argv[2:])
+    choose_device("cpu", threads)
     measured = fill_replay(what, episodes) if what in PRECISIONS else update_peak(what, episodes)
     sys.stdout.write(json.dumps(measured))

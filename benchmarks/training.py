@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import process_time
 
+import torch
+
 from benchmarks.record import Record
 from benchmarks.timing import Effort, Lap, take_turns
 from marl_sale.config.recipe import Recipe, load_recipe
@@ -77,6 +79,7 @@ def run(quick: bool) -> list[Record]:
             f"agent.core={core}",
             f"train.updates_per_episode={per_episode}",
             f"train.env_steps={env_steps}",
+            f"train.threads={torch.get_num_threads()}",
         )
         pieces[f"{core} {per_episode}"] = training(load_recipe(RECIPE, [*CHANGES, *changes]), of_run)
     laps = take_turns(pieces, effort)

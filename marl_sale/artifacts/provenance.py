@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from marl_sale.artifacts.manifest import Git, plain
 
 PACKAGES = ("torch", "numpy", "safetensors", "lbforaging", "gymnasium", "gymnasium-robotics", "mujoco")
 """Distributions whose version can change a result."""
+SOURCES = ("marl_sale", "cli", "recipes")
+"""Folders of a checkout whose files can."""
 
 
 def versions() -> dict[str, str]:
@@ -45,14 +48,16 @@ def _git(checkout: Path, *arguments: str) -> str:
     ).stdout
 
 
-def git(checkout: Path | None = None) -> Git | None:
-    """Commit of the source checkout marl-sale runs from; None where it does not run from one."""
+def git(checkout: Path | None = None, folders: Sequence[str] = SOURCES) -> Git | None:
+    """Commit of the source checkout marl-sale runs from, and whether `folders` differ from it; None where it
+    does not run from one.
+    """
     checkout = checkout or Path(marl_sale.__file__).parents[1]
     if not (checkout / ".git").exists():
         return None
     try:
         commit = _git(checkout, "rev-parse", "HEAD").strip()
-        changes = _git(checkout, "status", "--porcelain", "--", "marl_sale", "cli", "recipes")
+        changes = _git(checkout, "status", "--porcelain", "--", *folders)
         return Git(commit=commit, dirty=bool(changes.strip()))
     except (OSError, ValueError, subprocess.SubprocessError):
         return None

@@ -46,6 +46,16 @@ def test_the_json_says_on_what_and_how_it_was_measured(document: dict[str, Any])
     assert list(document["benchmarks"]) == ["gemm", "env", "families", "update", "kernels"]
 
 
+def test_a_training_has_the_threads_asked_for(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        main(["--quick", "--threads", "2", "--only", "training", "--out", str(tmp_path)])
+        assert torch.get_num_threads() == 2  # a training takes them from its recipe
+    finally:
+        torch.set_num_threads(before)
+    assert json.loads((tmp_path / "benchmarks.json").read_text(encoding="utf-8"))["threads"] == 2
+
+
 def test_every_record_is_whole_and_its_figures_are_positive(document: dict[str, Any]) -> None:
     for record in (record for records in document["benchmarks"].values() for record in records):
         assert set(record) == {

@@ -14,6 +14,7 @@ from marl_sale.analysis.curves import SeedCurve, seed_curve
 from marl_sale.artifacts.manifest import Input, Manifest
 from marl_sale.artifacts.reader import Artifact
 from marl_sale.config import strict_yaml
+from marl_sale.config.schema import UNSEEN
 from marl_sale.errors import ArtifactError, ConfigError, UsageError
 
 Rows = Sequence[Mapping[str, Any]]
@@ -215,7 +216,7 @@ def label(run: TrainingRun) -> str:
     """
     overlays = [part for part in run.recipe.split("+")[1:] if part not in (run.algorithm, "masked")]
     shown = ("env.task=", "env.mask_actions=", "train.env_steps=")
-    watched = ("evaluation.", "train.log_period=", "train.checkpoint_period=")
+    watched = ("evaluation.", "train.log_period=", "train.checkpoint_period=", *UNSEEN)
     changes = [change for change in run.overrides if not change.startswith((*shown, *watched))]
     text = " ".join([run.algorithm, *overlays, *changes, *(f"from {role}" for role in run.input_roles)])
     return text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…"

@@ -376,7 +376,8 @@ def test_a_start_from_a_world_model_is_another_recipe(tmp_path):
 
 
 def test_a_label_names_what_learning_depends_on(tmp_path):
-    overrides = ("evaluation.period=50000", "agent.head=bilinear", "train.checkpoint_period=100000")
+    watched = ("evaluation.period=50000", "train.checkpoint_period=100000", "train.keep_checkpoints=best")
+    overrides = ("agent.head=bilinear", *watched)
     draw([agent(tmp_path / "run", overrides=overrides)], tmp_path / "out")
     labels = {row["recipe"] for row in cells(tmp_path / "out", "episode_return")}
     assert labels == {"mmsa agent.head=bilinear"}

@@ -23,7 +23,7 @@ def imagine(
     latents: list[Tensor] = []
     for step in range(length):
         if step:
-            choice = _choose_imagined(world_model, agent, z.detach())
+            choice = _choose_imagined(world_model, agent, z)
         z = world_model.prior(z, choice.actions, choice.z_sa).mean
         latents.append(z)
     return torch.stack(latents)

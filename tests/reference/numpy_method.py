@@ -3,6 +3,9 @@
 Written without a look at how the library computes: actions are one-hot vectors, inputs are concatenated, all
 actions are tried one by one, and every mean is a masked one. Letters as in docs/glossary.md; `w` is a mapping
 of weights by their name in the library's state dict.
+
+Where gradients stop can be seen by moving the weights `w` of a loss a little: sg(x) is x computed with
+weights `held` that do not move with them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -142,14 +145,14 @@ def sale_g(w: Weights, name: str, z_s: Array, action: Array) -> Array:
     return linear(w, f"{name}.action_output", elu(linear(w, f"{name}.action_hidden", x)))
 
 
-def utilities(w: Weights, agent: str, h: Array, n_actions: int) -> Array:
-    """Q^i of every action, one action at a time."""
+def utilities(w: Weights, agent: str, h: Array, held_h: Array, n_actions: int) -> Array:
+    """Q^i of every action, one action at a time. Embeddings are made of sg(h), and fixed."""
     if f"{agent}.head.linear.weight" in w:
         return linear(w, f"{agent}.head.linear", h)
     values = []
     for action in range(n_actions):
         a = np.broadcast_to(np.eye(n_actions)[action], (*h.shape[:-1], n_actions))
-        z_s = sale_f(w, f"{agent}.sale", h)
+        z_s = sale_f(w, f"{agent}.sale", held_h)
         z_sa = sale_g(w, f"{agent}.sale", z_s, a)
         if f"{agent}.head.u.bias" in w:
             u = joined_linear(w, f"{agent}.head.u", avg_l1_norm(h), z_s)[..., action]
@@ -219,22 +222,26 @@ def prior(
     return mean.reshape(z.shape), std.reshape(z.shape)
 
 
-def imagine(w: Weights, z: Array, h: Array, avail: Mask, n_actions: int, length: int) -> Sequence[Array]:
-    """Latents after 1 … `length` imagined steps."""
-    latents = []
+def imagine(
+    w: Weights, held: Weights, z: Array, held_z: Array, h: Array, avail: Mask, n_actions: int, length: int
+) -> tuple[list[Array], list[Array]]:
+    """Latents after 1 … `length` imagined steps, and sg of them. Actions and their embeddings are sg too."""
+    latents, held_latents = [], []
     for _ in range(length):
-        action = greedy(utilities(w, "agent", h, n_actions), avail)
+        action = greedy(utilities(held, "agent", h, h, n_actions), avail)
         z_sa = None
         if "agent.sale.action_output.bias" in w:
-            z_sa = sale_g(w, "agent.sale", sale_f(w, "agent.sale", h), one_hot(action, n_actions))
+            z_sa = sale_g(held, "agent.sale", sale_f(held, "agent.sale", h), one_hot(action, n_actions))
         z, _ = prior(w, "world_model", z, action, z_sa)
+        held_z, _ = prior(held, "world_model", held_z, action, z_sa)
         latents.append(z)
-        h = decode(w, "world_model", z)
+        held_latents.append(held_z)
+        h = decode(held, "world_model", held_z)
         avail = np.ones_like(avail)
         if "world_model.avail_head.0.weight" in w:
-            p = sigmoid(mlp(w, "world_model.avail_head", z, 2))
+            p = sigmoid(mlp(held, "world_model.avail_head", held_z, 2))
             avail = (p >= 0.5) | (p == p.max(-1, keepdims=True))
-    return latents
+    return latents, held_latents
 
 
 def encode_rollout(w: Weights, latents: Sequence[Array]) -> Array:
@@ -260,11 +267,17 @@ class Settings:
     hypernet_size: int
     mixer_sees_state: bool = True
     imagination_length: int = 0
+    kl_balance: float = 0.5
     target_range: tuple[float, float] | None = None
 
 
 def qmix_loss(
-    w: Weights, settings: Settings, data: Padded, context: Array | None = None, target: Array | None = None
+    w: Weights,
+    held: Weights,
+    settings: Settings,
+    data: Padded,
+    context: Array | None = None,
+    target: Array | None = None,
 ) -> float:
     """E9: the temporal-difference loss of QMIX, VDN, IQL and MMSA. Contexts are the state by default."""
     context = data.state if context is None else context
@@ -276,11 +289,12 @@ def qmix_loss(
         return {"vdn": vdn, "iql": iql}[settings.mixer](q_i)
 
     h = recurrent_states(w, "agent.core", data, settings.n_actions)
+    held_h = recurrent_states(held, "agent.core", data, settings.n_actions)
     target_h = recurrent_states(w, "target_agent.core", data, settings.n_actions)
-    q_i = utilities(w, "agent", h, settings.n_actions)
-    target_q_i = utilities(w, "target_agent", target_h, settings.n_actions)
+    q_i = utilities(w, "agent", h, held_h, settings.n_actions)
+    target_q_i = utilities(w, "target_agent", target_h, target_h, settings.n_actions)
 
-    best = greedy(q_i, data.avail)
+    best = greedy(utilities(held, "agent", held_h, held_h, settings.n_actions), data.avail)
     taken = np.take_along_axis(q_i[:, :-1], data.actions[..., None], -1)[..., 0]
     target_taken = np.take_along_axis(target_q_i, best[..., None], -1)[:, 1:, :, 0]
     value = mix("mixer", taken, context[:, :-1])
@@ -292,52 +306,66 @@ def qmix_loss(
 
 
 def mmsa_losses(
-    w: Weights, settings: Settings, data: Padded, posterior_noise: Array, prior_noise: Array
+    w: Weights,
+    held: Weights,
+    settings: Settings,
+    data: Padded,
+    posterior_noise: Array,
+    prior_noise: Array,
 ) -> dict[str, float]:
     """E2 … E9 of MMSA; parts without weights are switched off."""
     n_actions, losses = settings.n_actions, {}
-    h = recurrent_states(w, "agent.core", data, n_actions)
+    held_h = recurrent_states(held, "agent.core", data, n_actions)
     target_h = recurrent_states(w, "target_agent.core", data, n_actions)
     chosen = one_hot(data.actions, n_actions)
     zeta: list[Array] = []
+    held_zeta: list[Array] = []
 
     if "sale.action_output.bias" in w:
-        z_s = sale_f(w, "sale", h)
-        losses["sale"] = squared_error(sale_g(w, "sale", z_s[:, :-1], chosen), z_s[:, 1:], data.valid)
+        pred = sale_g(w, "sale", sale_f(w, "sale", held_h[:, :-1]), chosen)
+        losses["sale"] = squared_error(pred, sale_f(held, "sale", held_h[:, 1:]), data.valid)
     if "state_sale.action_output.bias" in w:
-        z_s = sale_f(w, "state_sale", data.state)
-        pred = sale_g(w, "state_sale", z_s[:, :-1], joint(chosen))
-        losses["sale_global"] = squared_error(pred, z_s[:, 1:], data.valid)
+        pred = sale_g(w, "state_sale", sale_f(w, "state_sale", data.state[:, :-1]), joint(chosen))
+        losses["sale_global"] = squared_error(pred, sale_f(held, "state_sale", data.state[:, 1:]), data.valid)
 
     if "world_model.decoder.0.0.weight" in w:
-        q_mean, q_std = posterior(w, "world_model", target_h)
-        z = q_mean + q_std * posterior_noise
         z_sa = None
         if "agent.sale.action_output.bias" in w:
-            z_sa = sale_g(w, "agent.sale", sale_f(w, "agent.sale", h[:, :-1]), chosen)
-        p_mean, p_std = prior(w, "world_model", z[:, :-1], data.actions, z_sa)
-        sampled = joint(p_mean + p_std * prior_noise)
-        earlier = mlp(w, "world_model.latent_inverse", sampled, 2).reshape(p_mean.shape)
-        logits = mlp(w, "world_model.action_inverse", sampled, 2).reshape(chosen.shape)
+            z_sa = sale_g(w, "agent.sale", sale_f(w, "agent.sale", held_h[:, :-1]), chosen)
+
+        def latents(w: Weights) -> tuple[Array, Array, Array, Array, Array]:
+            q_mean, q_std = posterior(w, "world_model", target_h)
+            z = q_mean + q_std * posterior_noise
+            return q_mean, q_std, z, *prior(w, "world_model", z[:, :-1], data.actions, z_sa)
+
+        q_mean, q_std, z, p_mean, p_std = latents(w)
+        held_q_mean, held_q_std, held_z, held_p_mean, held_p_std = latents(held)
         losses["rec"] = squared_error(decode(w, "world_model", z), target_h, data.alive)
         if "world_model.avail_head.0.weight" in w:
             bits = mlp(w, "world_model.avail_head", z, 2)
             losses["avail"] = bernoulli_cross_entropy(bits, data.avail, data.alive)
-        kl = gaussian_kl(q_mean[:, 1:], q_std[:, 1:], p_mean, p_std)
-        losses["kl"] = masked_mean(kl, data.valid)
+        of_prior = gaussian_kl(held_q_mean[:, 1:], held_q_std[:, 1:], p_mean, p_std)
+        of_posterior = gaussian_kl(q_mean[:, 1:], q_std[:, 1:], held_p_mean, held_p_std)
+        share = settings.kl_balance
+        losses["kl"] = masked_mean(share * of_prior + (1 - share) * of_posterior, data.valid)
         losses["reg"] = masked_mean(
             gaussian_kl(p_mean, p_std, np.zeros_like(p_mean), np.ones_like(p_std)), data.valid
         )
-        losses["inv"] = squared_error(earlier, z[:, :-1], data.valid)
+        sampled = joint(p_mean + p_std * prior_noise)
+        earlier = mlp(w, "world_model.latent_inverse", sampled, 2).reshape(p_mean.shape)
+        logits = mlp(w, "world_model.action_inverse", sampled, 2).reshape(chosen.shape)
+        losses["inv"] = squared_error(earlier, held_z[:, :-1], data.valid)
         losses["inv"] += negative_log_probability(logits, data.actions, data.valid)
         if settings.imagination_length:
-            latents = imagine(w, q_mean, h, data.avail, n_actions, settings.imagination_length)
-            zeta = [encode_rollout(w, latents)]
+            start = (q_mean, held_q_mean, held_h, data.avail)
+            imagined, held_imagined = imagine(w, held, *start, n_actions, settings.imagination_length)
+            zeta, held_zeta = [encode_rollout(w, imagined)], [encode_rollout(held, held_imagined)]
 
     seen = [data.state] if settings.mixer_sees_state else []
-    context, target = [*seen, *zeta], [*seen, *zeta]
+    context, target = [*seen, *zeta], [*seen, *held_zeta]
     if "state_sale.action_output.bias" in w:
         context.append(sale_f(w, "fixed_state_sale", data.state))
         target.append(sale_f(w, "target_state_sale", data.state))
-    losses["td"] = qmix_loss(w, settings, data, np.concatenate(context, -1), np.concatenate(target, -1))
+    contexts = (np.concatenate(context, -1), np.concatenate(target, -1))
+    losses["td"] = qmix_loss(w, held, settings, data, *contexts)
     return losses

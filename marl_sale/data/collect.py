@@ -26,16 +26,16 @@ _log = logging.getLogger(__name__)
 
 @runtime_checkable
 class Policy(Protocol):
-    """Individual action values from each agent's own history."""
+    """Best available actions, each agent's from its own history."""
 
     def initial_memory(self, num_envs: int) -> Tensor: ...
 
-    def q_values(
+    def act(
         self,
         observation: Observation,
         prev_actions: Int64[Tensor, "envs agents"],
         memory: Tensor,
-    ) -> tuple[Float[Tensor, "envs agents actions"], Tensor]: ...
+    ) -> tuple[Int64[Tensor, "envs agents"], Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,7 @@ def _play_round(
             actions = random_available(observation.avail_actions, noise[:, t, :, 1])
         else:
             assert memory is not None
-            q_i, memory = policy.q_values(observation, prev_actions, memory)
-            actions = q_i.masked_fill(~observation.avail_actions, -float("inf")).argmax(-1)
+            actions, memory = policy.act(observation, prev_actions, memory)
             if noise is not None:
                 explored = random_available(observation.avail_actions, noise[:, t, :, 1])
                 actions = actions.where(noise[:, t, :, 0] >= epsilon, explored)

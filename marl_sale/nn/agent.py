@@ -120,10 +120,6 @@ class Agent(nn.Module):
         assert self.sale is not None
         return self.head.shares(h, self.sale)
 
-    def q_every(self, h: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows actions"]:
-        """Q^i of every action."""
-        return self._q(self.shares(h), Every())[0]
-
     def take(self, shares: Shares | QEvery, actions: Int64[Tensor, "*rows"]) -> Choice:
         """Of one action each: Q^i, with gradients as those of `shares`, and its embedding."""
         return Choice(actions, *self._q(shares, Taken(actions)))
@@ -210,15 +206,18 @@ class Agent(nn.Module):
         return torch.zeros(num_envs, n_agents, hidden_size, device=self.core.input.bias.device)
 
     @torch.no_grad()
-    def q_values(
+    def act(
         self,
         observation: Observation,
         prev_actions: Int64[Tensor, "envs agents"],
         memory: Float[Tensor, "envs agents hidden"],
-    ) -> tuple[Float[Tensor, "envs agents actions"], Float[Tensor, "envs agents hidden"]]:
-        """Values of every action on the CPU, and the next memory: what playing an episode needs."""
-        h = self.core.step(observation.obs.to(memory.device), prev_actions.to(memory.device), memory)
-        return self.q_every(h).cpu(), h
+    ) -> tuple[Int64[Tensor, "envs agents"], Float[Tensor, "envs agents hidden"]]:
+        """Best available actions, on the CPU, and the next memory: what playing an episode needs."""
+        obs, avail, before = (
+            x.to(memory.device) for x in (observation.obs, observation.avail_actions, prev_actions)
+        )
+        h = self.core.step(obs, before, memory)
+        return self.choose_at(h, avail).actions.cpu(), h
 
     @torch.no_grad()
     def z_sa(

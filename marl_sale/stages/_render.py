@@ -13,7 +13,6 @@ from PIL import Image
 
 from marl_sale.data.collect import Exploration, Policy, random_available
 from marl_sale.errors import UsageError
-from marl_sale.functional.targets import greedy_actions
 from marl_sale.spec import VectorEnv
 
 MILLISECONDS_PER_STEP = 200
@@ -68,8 +67,7 @@ def render_episode(
             actions = random_available(observation.avail_actions, random.noise[:, t, :, 1])
         else:
             assert memory is not None
-            q_i, memory = policy.q_values(observation, actions, memory)
-            actions = greedy_actions(q_i, observation.avail_actions)
+            actions, memory = policy.act(observation, actions, memory)
         transition = env.step(actions)
         frames.append(env.render(0))
         observation = transition.observation

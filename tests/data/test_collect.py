@@ -69,13 +69,11 @@ class DummyPolicy:
         self.tape.append(("memory", num_envs))
         return torch.zeros(num_envs, 2, 1)
 
-    def q_values(
-        self, observation: Observation, prev_actions: Tensor, memory: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def act(self, observation: Observation, prev_actions: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         self.tape.append(
             ("act", (observation.obs[:, 0, 0].tolist(), prev_actions.tolist(), memory[0, 0].item()))
         )
-        return torch.tensor([0.0, 1.0, 2.0]).expand(len(memory), 2, 3), memory + 1
+        return 2 - observation.avail_actions.flip(-1).int().argmax(-1), memory + 1
 
 
 def test_tape() -> None:

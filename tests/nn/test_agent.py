@@ -70,6 +70,13 @@ def test_what_a_core_sees_is_the_recipes_choice(spec: EnvSpec) -> None:
         assert not torch.equal(told_apart[1], told_apart[2])
 
 
+def q_every(agent: Agent, h: torch.Tensor, n_actions: int) -> torch.Tensor:
+    """Values of every action, one action at a time."""
+    shares = agent.shares(h)
+    taken = [agent.take(shares, torch.full(h.shape[:-1], action)).q_i for action in range(n_actions)]
+    return torch.stack([q_i for q_i in taken if q_i is not None], -1)
+
+
 @pytest.mark.usefixtures("kernels_or_torch")
 @pytest.mark.parametrize("available", [0.0, 0.2, 0.9])
 def test_the_chosen_is_the_best_of_every_available_action(
@@ -82,7 +89,7 @@ def test_the_chosen_is_the_best_of_every_available_action(
     for pairs_at_once in (10**6, 1, 7 * spec.n_agents * spec.n_actions):
         monkeypatch.setattr(agent_module, "PAIRS_AT_ONCE", pairs_at_once)
         chosen = agent.choose(agent.shares(h), avail)
-        assert torch.equal(chosen.actions, greedy_actions(agent.q_every(h), avail))
+        assert torch.equal(chosen.actions, greedy_actions(q_every(agent, h, spec.n_actions), avail))
         embedded = agent.z_sa(h, chosen.actions)
         assert (chosen.z_sa is None) == (embedded is None)
         if chosen.z_sa is not None and embedded is not None:
@@ -105,7 +112,7 @@ def test_the_value_of_an_action_is_one_of_every(agent: Agent, spec: EnvSpec) -> 
     agent = agent.double()
     h = torch.randn(9, spec.n_agents, 8, dtype=torch.float64)
     actions = torch.randint(spec.n_actions, (9, spec.n_agents))
-    every = agent.q_every(h).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+    every = q_every(agent, h, spec.n_actions).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
     taken = agent.take(agent.shares(h), actions)
     assert taken.q_i is not None
     assert torch.allclose(taken.q_i, every, rtol=1e-10)
@@ -117,7 +124,7 @@ def test_the_value_of_an_action_is_one_of_every(agent: Agent, spec: EnvSpec) -> 
 
 
 def test_acting_uses_the_agents_own_history_alone(agent: Agent, spec: EnvSpec) -> None:
-    """Neither the state nor a mate's observation moves an agent's values."""
+    """Neither the state nor a mate's observation moves what an agent remembers, and acts by."""
     memory = agent.initial_memory(2)
     assert memory.abs().sum().item() == 0
     obs = torch.randn(1, spec.n_agents, spec.obs_size).repeat(2, 1, 1)
@@ -125,14 +132,15 @@ def test_acting_uses_the_agents_own_history_alone(agent: Agent, spec: EnvSpec) -
     state = torch.randn(2, spec.state_size)
     avail = torch.ones(2, spec.n_agents, spec.n_actions, dtype=torch.bool)
     before = torch.full((2, spec.n_agents), spec.n_actions)
-    q_i, memory = agent.q_values(Observation(obs, state, avail), before, memory)
-    assert torch.allclose(q_i[0, 0], q_i[1, 0], atol=1e-6)
-    assert not torch.allclose(q_i[0, 1], q_i[1, 1], atol=1e-6)
+    actions, memory = agent.act(Observation(obs, state, avail), before, memory)
+    assert actions[0, 0] == actions[1, 0]
+    assert torch.equal(actions, agent.choose(agent.shares(memory), avail).actions)
     assert torch.allclose(memory[0, 0], memory[1, 0], atol=1e-6)
+    assert not torch.allclose(memory[0, 1], memory[1, 1], atol=1e-6)
 
 
 def test_the_fixed_embedding_is_frozen(agent: Agent) -> None:
     if agent.sale is not None:
         assert not any(parameter.requires_grad for parameter in agent.sale.parameters())
-        agent.q_every(torch.randn(2, 3, 8)).sum().backward()
+        q_every(agent, torch.randn(2, 3, 8), 4).sum().backward()
         assert all(parameter.grad is None for parameter in agent.sale.parameters())

@@ -142,10 +142,10 @@ def check_gradients(case: Case) -> None:
     groups: dict[str, list[str]] = {}
     for name in trained:
         groups.setdefault(".".join(name.split(".")[:2]), []).append(name)
-    losses = case.algorithm.losses(doubled(case.batch))
+    found = case.algorithm.losses(doubled(case.batch))
     gradients = {
         loss: dict(zip(trained, gradients_of(value, trained.values()), strict=True))
-        for loss, value in losses.items()
+        for loss, value in found.items()
     }
     for group, names in groups.items():
         direction = {name: rng.normal(size=w[name].shape) / np.sqrt(w[name].size) for name in names}
@@ -153,7 +153,7 @@ def check_gradients(case: Case) -> None:
             case.reference_losses({**w, **{name: w[name] + by * d for name, d in direction.items()}}, w)
             for by in (step, -step, 2 * step, -2 * step)
         )
-        for loss, value in losses.items():
+        for loss, value in found.items():
             slope = sum((gradients[loss][name] * d).sum() for name, d in direction.items())
             expected = (8 * (there[loss] - back[loss]) - (far_there[loss] - far_back[loss])) / (12 * step)
             assert slope == pytest.approx(expected, rel=1e-9, abs=1e-10 * value.item()), f"{loss}, {group}"

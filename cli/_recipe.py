@@ -15,6 +15,6 @@ def resolve(name: str, overrides: Sequence[str] | None, *, quiet: bool) -> "Reci
 
     recipe = load_recipe(name, overrides or ())
     if "+" in name and not quiet:
-        for overlay in idle_overlays(name):
+        for overlay in idle_overlays(name, overrides or ()):
             complain(f"note: {overlay} changes nothing here: {name} is the same recipe without it")
     return recipe

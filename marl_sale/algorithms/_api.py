@@ -83,6 +83,9 @@ class Algorithm(nn.Module, ABC):
     def copy_targets(self) -> None:
         """Periodic copies: online → target."""
 
+    def remember(self) -> None:
+        """Keep what the latest losses showed, once their update is made; one left out leaves no trace."""
+
     def intermediates(self, batch: Batch) -> Iterable[tuple[str, Tensor]]:
         """Tensors between batch and losses by name, made again in the order of the computation.
 
@@ -115,6 +118,7 @@ class Algorithm(nn.Module, ABC):
             raise self._not_finite(batch, losses)
         nn.utils.clip_grads_with_norm_(trained, self.config.optimiser.max_grad_norm, grad_norm)
         self.optimiser.step()
+        self.remember()
         self.updates += 1
         if self.updates % self.config.optimiser.target_update_period == 0:
             self.copy_targets()

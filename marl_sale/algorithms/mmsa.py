@@ -187,12 +187,11 @@ class Mmsa(Qmix):
         return target_next_q_tot.clamp(self.target_range[0], self.target_range[1])
 
     def note_targets(self, y: Tensor) -> None:
-        lowest, highest = torch.aminmax(y)
-        seen = torch.stack(
-            [torch.minimum(self.seen_targets[0], lowest), torch.maximum(self.seen_targets[1], highest)]
-        )
-        # A bad update is left out, and must leave no trace here either.
-        self.seen_targets.copy_(torch.where(seen.isfinite().all(), seen, self.seen_targets))
+        self._latest_targets = torch.stack(torch.aminmax(y))
+
+    def remember(self) -> None:
+        (lowest, highest), seen = self._latest_targets, self.seen_targets
+        seen.copy_(torch.stack([torch.minimum(seen[0], lowest), torch.maximum(seen[1], highest)]))
 
     def copy_targets(self) -> None:
         """Online → target; trained → fixed → fixed_target embeddings; the range of value targets."""

@@ -95,7 +95,7 @@ class Qmix(Algorithm):
         return target_next_q_tot
 
     def note_targets(self, y: Tensor) -> None:
-        """See every target once."""
+        """See the targets of a batch, before it is known whether its update is made."""
 
     def copy_targets(self) -> None:
         copy_weights(self.agent, self.target_agent)

@@ -12,6 +12,7 @@ from marl_sale.artifacts.manifest import (
     MANIFEST,
     CheckpointManifest,
     FileEntry,
+    Git,
     Input,
     Manifest,
     differences,
@@ -43,6 +44,9 @@ Keep = Literal["latest", "best", "every"]
 COMMAND = "command.txt"
 _FIXED = (CONFIG, COMMAND)
 """Written at creation, and where a run becomes a longer one; listed in the manifest from then on."""
+_SAYS_WHY = ("interrupted", "failed")
+"""How a run ends whose last note says why."""
+_WENT_ON, _AS_IT_BEGAN = "went on at step ", "what it began with"
 
 
 def check_vacant(folder: Path, *, locked: bool = False, option: str = "--out") -> None:
@@ -162,6 +166,7 @@ class Run(Writer):
         overrides: Sequence[str] = (),
         config_text: str | None = None,
         command: str = "",
+        device: str = "",
         longer_than: str | None = None,
         keep: Keep = "best",
         from_scheduled: bool = False,
@@ -171,6 +176,7 @@ class Run(Writer):
         `longer_than`: the fingerprint of the run that is there, finished or not, if what is asked for is
         that run and more; it becomes the one asked for, with its recipe, configuration and command.
         `from_scheduled`: from its latest scheduled one; those after it are deleted.
+        A program, source or device (where named) that it did not begin with is noted in the manifest.
         Raises ArtifactError with every difference to what is asked, RunExistsError where the run is
         complete, StoppedError where another process holds it.
         """
@@ -204,7 +210,10 @@ class Run(Writer):
                 for step in [step for step in checkpoints if step > max(scheduled, default=-1)]:
                     _fs.remove(out / checkpoint_folder(step))
                     del checkpoints[step]
-            manifest = manifest.changed(status="running", updated=now(), files=files, notes=())
+            notes = manifest.notes[:-1] if manifest.status in _SAYS_WHY else manifest.notes
+            if went_on := _went_on(manifest, device, max(checkpoints, default=0)):
+                notes = (*notes, went_on)
+            manifest = manifest.changed(status="running", updated=now(), files=files, notes=notes)
             if longer_than is not None:
                 manifest = manifest.changed(
                     recipe=plain(recipe),
@@ -329,6 +338,12 @@ class Run(Writer):
             _fs.remove(self.path / checkpoint_folder(old))
             del self._checkpoints[old]
 
+    def note(self, text: str) -> None:
+        """Say something of the run in its manifest, once, however it goes on or ends."""
+        self._check_open()
+        if plain(text) not in self._manifest.notes:
+            self._update(notes=(*self._manifest.notes, plain(text)))
+
     def prune(self, folder: str, keep: Collection[str]) -> None:
         """Delete every file in a folder of the run but those to keep (and the folder, where there are none):
         what no checkpoint needs any more.
@@ -401,6 +416,26 @@ def _write_texts(out: Path, command: str, config_text: str | None) -> dict[str, 
     for name, text in texts.items():
         _fs.write(out / name, text.encode())
     return {name: _entry(out, name) for name in texts}
+
+
+def _went_on(manifest: Manifest, device: str, step: int) -> str | None:
+    """With what a run goes on, where that is not what it last went on with, or began with; for its notes."""
+    began = {**_made_with(manifest.versions, manifest.git), "device": manifest.device}
+    here = {**_made_with(versions(), git()), "device": plain(device) or manifest.device}
+    changed = ", ".join(
+        f"{name} {here.get(name, 'absent')} (began with {began.get(name, 'absent')})"
+        for name in dict.fromkeys((*here, *began))
+        if here.get(name) != began.get(name)
+    )
+    last = next((note for note in reversed(manifest.notes) if note.startswith(_WENT_ON)), None)
+    if (changed or _AS_IT_BEGAN) == (_AS_IT_BEGAN if last is None else last.partition(" with ")[2]):
+        return None
+    return plain(f"{_WENT_ON}{step} with {changed or _AS_IT_BEGAN}")
+
+
+def _made_with(versions: Mapping[str, str], git: Git | None) -> dict[str, str]:
+    """Versions and source as one."""
+    return {**versions, **({"commit": git.commit + (", changed" if git.dirty else "")} if git else {})}
 
 
 def _entry(root: Path, name: str) -> FileEntry:

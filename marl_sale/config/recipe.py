@@ -8,7 +8,7 @@ its origin, so that a message names the file and line that set it, and every pro
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -109,12 +109,17 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     return _resolve("".join([stem, *overlays]), files, overrides, problems)
 
 
-def idle_overlays(name: str) -> list[str]:
+def idle_overlays(name: str, overrides: Sequence[str] = ()) -> list[str]:
     """Overlays of a recipe's name without which it would be the very same configuration."""
     recipe, overlays = _split(name)
-    whole = load_recipe(name).fingerprint
-    others = {each: "".join([recipe, *(o for o in overlays if o != each)]) for each in overlays}
-    return [each for each, other in others.items() if load_recipe(other).fingerprint == whole]
+    whole = load_recipe(name, overrides).fingerprint
+    idle = []
+    for overlay in overlays:
+        without = "".join([recipe, *(other for other in overlays if other != overlay)])
+        with suppress(ConfigError):  # what the rest needs is not idle
+            if load_recipe(without, overrides).fingerprint == whole:
+                idle.append(overlay)
+    return idle
 
 
 def recipe_from_text(text: str, *, where: str, name: str, overrides: Sequence[str] = ()) -> Recipe:

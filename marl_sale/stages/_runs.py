@@ -50,6 +50,7 @@ def begin(
             seed=seed,
             env_spec=spec.to_dict(),
             command=command,
+            device=device,
             longer_than=there.fingerprint if there.fingerprint != recipe.fingerprint else None,
             keep=keep,
             from_scheduled=from_scheduled,

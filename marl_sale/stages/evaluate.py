@@ -167,7 +167,7 @@ def _notes(artifact: Artifact, chosen: Checkpoint) -> Iterator[str]:
     manifest = artifact.manifest
     if manifest.status != "complete":
         where = f"its checkpoint at {chosen.step:,} env steps was tested"
-        why = " ".join(" ".join(manifest.notes).split())
+        why = " ".join(" ".join(manifest.notes[-1:]).split()) if manifest.status != "running" else ""
         yield f"{manifest.id} was not complete ({manifest.status}) when {where}" + (f": {why}" if why else "")
 
 

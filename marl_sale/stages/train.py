@@ -319,7 +319,8 @@ def run(
         except TooManySkippedError as error:
             if error.rollbacks == MOST_ROLLBACKS or not error.can_go_back:
                 raise
-            after = error
+            after = error.with_traceback(None)  # which holds the whole attempt: its replay, its networks
+            after.__cause__ = after.__context__ = None
 
 
 def _run(
@@ -379,6 +380,8 @@ def _run(
             inputs_needed=not checkpoint_steps(out),
         )
         with written, stop_on_signal() as stop:
+            if not sync:
+                written.note(NOT_SYNC)
             files = ReplayFiles(out / REPLAY, [])
             checkpoint = written.latest_checkpoint() if resume else None
             if checkpoint is not None:
@@ -395,11 +398,13 @@ def _run(
             try:
                 training.run(rollouts, evaluation_env, seed, stop, sync=sync)
             except TooManySkippedError as error:
+                if stop:  # a resumed run comes here again
+                    raise training.stopped(stop) from error
                 keep(written, algorithm, error)
                 error.can_go_back = bool(written.scheduled_steps)
                 raise
             counters = asdict(progress.counters)
-            written.finish("complete", counters=counters, notes=() if sync else (NOT_SYNC,))
+            written.finish("complete", counters=counters)
     return StageResult.complete(out, "agent", {**counters, **progress.evaluation})
 
 

@@ -96,8 +96,9 @@ def test_copies_happen_at_the_period_alone(mmsa: Mmsa, batch: Batch) -> None:
 def test_value_targets_are_clipped_to_those_seen_before_the_last_copy(mmsa: Mmsa) -> None:
     bootstrapped = torch.tensor([[-9.0], [0.3], [9.0]])
     assert mmsa.limit_target_values(bootstrapped).tolist() == [[0], [0], [0]]  # nothing seen yet
-    mmsa.note_targets(torch.tensor([[0.5], [-1.0]]))
-    mmsa.note_targets(torch.tensor([[2.0]]))
+    for targets in ([[0.5], [-1.0]], [[2.0]]):
+        mmsa.note_targets(torch.tensor(targets))
+        mmsa.remember()
     assert mmsa.limit_target_values(bootstrapped).tolist() == [[0], [0], [0]]  # not before the copy
     mmsa.copy_targets()
     assert mmsa.limit_target_values(bootstrapped).flatten().tolist() == pytest.approx([-1, 0.3, 2])
@@ -151,11 +152,12 @@ def test_a_policy_is_the_agent_of_its_algorithm(
 
 def test_divergence_is_told_before_a_weight_is_touched(mmsa: Mmsa, batch: Batch) -> None:
     before = {name: value.clone() for name, value in mmsa.state_dict().items()}
-    poisoned = batch.with_reward(batch.reward.clone())
-    poisoned.reward[0] = float("inf")
-    with pytest.raises(NotFiniteError, match=r"after 0 updates: .*rec \d.*td (inf|nan)") as caught:
-        mmsa.update(poisoned)
-    assert caught.value.first == "batch.reward"
+    for value, first in ((1e25, "loss_td"), (float("inf"), "batch.reward")):
+        poisoned = batch.with_reward(batch.reward.clone())
+        poisoned.reward[0] = value
+        with pytest.raises(NotFiniteError, match=r"after 0 updates: .*rec \d.*td (inf|nan)") as caught:
+            mmsa.update(poisoned)
+        assert caught.value.first == first
     for name, value in mmsa.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert mmsa.updates == 0

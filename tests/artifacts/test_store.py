@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from marl_sale.artifacts import _fs
+from marl_sale.artifacts import _fs, store
 from marl_sale.artifacts.manifest import Input, read_manifest
 from marl_sale.artifacts.reader import Artifact
 from marl_sale.artifacts.store import Run
@@ -356,6 +356,33 @@ def test_an_exception_marks_the_run_and_lets_go_of_it(
     with Run.resume(run.path, **asked) as again:
         assert again.manifest.status == "running"
         again.finish("complete", counters={})
+
+
+def test_a_run_says_with_what_it_went_on(
+    start: Start, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where that is not what its manifest says it began with; what else was said of it stays."""
+    here = dict(store.versions())
+
+    def go_on(device: str = "", **changed: str) -> list[str]:
+        monkeypatch.setattr(store, "versions", lambda: {**here, **changed})
+        with pytest.raises(StoppedError), Run.resume(out, **asked, device=device) as again:
+            save(again, max(again.scheduled_steps, default=0) + 5)
+            raise StoppedError("stop")
+        return [note for note in read_manifest(out)[0].notes if not note.startswith("StoppedError")]
+
+    with start() as run:
+        out = run.path
+        run.note("of old weights")
+        run.note("of old weights")
+    assert go_on() == ["of old weights"]
+    torch_is = f"went on at step 5 with torch 9.9 (began with {here['torch']})"
+    assert go_on(torch="9.9") == go_on(torch="9.9") == ["of old weights", torch_is]
+    *before, device = go_on("cuda:0", torch="9.9")
+    assert before == ["of old weights", torch_is]
+    assert device.endswith("device cuda:0 (began with cpu)")
+    assert go_on()[-1] == "went on at step 20 with what it began with"
+    assert len(go_on()) == 4
 
 
 def test_leaving_without_saying_how_it_ended_is_a_failure(start: Start) -> None:

@@ -1,10 +1,13 @@
 """Updates whose numbers go wrong: left out, gone back for, or the end of a run, and repeated then."""
 
 import copy
+import gc
 import math
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
 import pytest
 import torch
@@ -15,7 +18,14 @@ from marl_sale.artifacts.reader import Artifact
 from marl_sale.config.recipe import Recipe
 from marl_sale.data.batch import Batch
 from marl_sale.data.replay import Replay
-from marl_sale.errors import ArtifactError, DivergedError, ExitCode, MarlSaleError, NotFiniteError
+from marl_sale.errors import (
+    ArtifactError,
+    DivergedError,
+    ExitCode,
+    MarlSaleError,
+    NotFiniteError,
+    StoppedError,
+)
 from marl_sale.imagination import imagine
 from marl_sale.observer import Silent
 from marl_sale.stages import train
@@ -44,12 +54,12 @@ def opened(out: Path) -> Artifact:
 
 def poison(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int, int], bool]) -> None:
     """Infinite rewards in each batch for which `bad(draws from this replay, episodes ever added to it)`."""
-    sample, draws = Replay.sample, dict[int, int]()
+    sample, draws = Replay.sample, WeakKeyDictionary[Replay, int]()
 
     def poisoned(replay: Replay, *arguments: Any) -> Batch:
         batch = sample(replay, *arguments)
-        draws[id(replay)] = draws.get(id(replay), 0) + 1
-        if bad(draws[id(replay)], replay.added):
+        draws[replay] = draws.get(replay, 0) + 1
+        if bad(draws[replay], replay.added):
             return batch.with_reward(batch.reward * math.inf + math.inf)
         return batch
 
@@ -73,7 +83,7 @@ def test_too_many_bad_updates_lead_back_to_the_last_checkpoint_at_half_the_rate(
     short_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, out, notes, attempts = short_recipe("qmix", changes=CHANGES), tmp_path / "agent", Notes(), []
-    rates = []
+    rates, replays = [], WeakSet[Replay]()
 
     def bad(draw: int, added: int) -> bool:
         attempts.append(draw)
@@ -84,6 +94,9 @@ def test_too_many_bad_updates_lead_back_to_the_last_checkpoint_at_half_the_rate(
 
     def watched(self: train.Training, *arguments: Any, **options: Any) -> None:
         rates.append(self.progress.algorithm.optimiser.param_groups[0]["lr"])
+        replays.add(self.progress.replay)
+        gc.collect()
+        assert len(replays) == 1  # nothing holds what the attempt before held
         start(self, *arguments, **options)
 
     monkeypatch.setattr(train.Training, "run", watched)
@@ -94,6 +107,28 @@ def test_too_many_bad_updates_lead_back_to_the_last_checkpoint_at_half_the_rate(
     steps = [row["env_steps"] for row in opened(out).rows("metrics/train")]
     assert steps == sorted(set(steps))  # rows of the part that was done again are there once
     assert opened(out).manifest.counters["updates_skipped"] == 0
+
+
+def test_a_signal_before_the_return_stops_the_run(
+    short_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes on from there finds the same bad updates, and returns."""
+    recipe, out, notes, bad_ones = short_recipe("qmix", changes=CHANGES), tmp_path / "agent", Notes(), []
+
+    def bad(draw: int, added: int) -> bool:
+        if added <= 14 or len(bad_ones) == 8:
+            return False
+        bad_ones.append(draw)
+        if len(bad_ones) == 4:
+            signal.raise_signal(signal.SIGTERM)
+        return True
+
+    poison(monkeypatch, bad)
+    with pytest.raises(StoppedError, match="stopped by SIGTERM"):
+        run(recipe, out)
+    assert Artifact.open(out, kind="agent", status="interrupted").verify() == []
+    assert run(recipe, out, resume=True, observer=notes).status == "complete"
+    assert any("1 of 2" in note for note in notes.notes)
 
 
 def test_a_run_that_cannot_go_on_ends_and_can_be_repeated(

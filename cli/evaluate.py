@@ -19,7 +19,7 @@ def _checkpoint(value: str | None) -> str | None:
 
 def _gif(value: Path | None) -> Path | None:
     if value is not None and value.suffix.lower() != ".gif":
-        raise typer.BadParameter(f"only .gif is written; try {value.with_suffix('.gif')}")
+        raise typer.BadParameter(f"only .gif is written; try {value.parent / (value.stem or 'episode')}.gif")
     return value
 
 

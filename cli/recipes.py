@@ -112,7 +112,8 @@ def cp(
     """
     if file.suffix != ".yaml":
         raise UsageError(
-            f"{file}: the name of a recipe file ends in .yaml", f"Try {file.with_suffix('.yaml')}"
+            f"{file}: the name of a recipe file ends in .yaml",
+            f"Try {file.parent / (file.stem or 'mine')}.yaml",
         )
     header = (
         f"# Copied from {name} of marl-sale {__version__}.\n"

@@ -5,6 +5,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from marl_sale.artifacts import _fs, _json
-from marl_sale.errors import ArtifactError
+from marl_sale.errors import ArtifactError, RunExistsError
 
 FORMAT = "marl-sale"
 CHECKPOINT_FORMAT = "marl-sale-checkpoint"
@@ -196,6 +197,15 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         )
     data = _fs.read(folder, MANIFEST, limit=MAX_MANIFEST_BYTES)
     return parse(Manifest, data, where=folder / MANIFEST), hashlib.sha256(data).hexdigest()
+
+
+def require_outside(path: Path, hint: str) -> None:
+    """RunExistsError where `path`, which need not exist, lies inside an artifact, which it would damage."""
+    for above in dict.fromkeys((*path.absolute().parents, *path.resolve().parents)):
+        if (above / MANIFEST).exists():
+            with suppress(ArtifactError):  # somebody else's manifest.json is no artifact
+                inside = read_manifest(above)[0]
+                raise RunExistsError(f"{path}: lies inside an artifact, {inside.id} at {above}", hint)
 
 
 def _shown(value: object) -> str:

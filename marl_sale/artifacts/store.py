@@ -22,6 +22,7 @@ from marl_sale.artifacts.manifest import (
     now,
     plain,
     read_manifest,
+    require_outside,
 )
 from marl_sale.artifacts.metrics import MetricsWriter
 from marl_sale.artifacts.provenance import git, versions
@@ -58,10 +59,7 @@ def check_vacant(folder: Path, *, locked: bool = False, option: str = "--out") -
     for above in folder.absolute().parents:
         if above.exists() and not above.is_dir():
             raise RunExistsError(f"{folder}: {above} is not a folder", hint)
-        if (above / MANIFEST).exists():
-            with suppress(ArtifactError):  # somebody else's manifest.json is no artifact
-                inside = read_manifest(above)[0]
-                raise RunExistsError(f"{folder}: lies inside an artifact, {inside.id} at {above}", hint)
+    require_outside(folder, hint)
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -414,7 +412,7 @@ def _write_texts(out: Path, command: str, config_text: str | None) -> dict[str, 
     if config_text is not None:
         texts[CONFIG] = config_text
     for name, text in texts.items():
-        _fs.write(out / name, text.encode())
+        _fs.write(out / name, text.encode(errors="backslashreplace"))  # a path may be no text
     return {name: _entry(out, name) for name in texts}
 
 

@@ -19,6 +19,7 @@ from marl_sale.artifacts.manifest import (
     Text,
     _Record,
     plain,
+    require_outside,
 )
 from marl_sale.artifacts.reader import LOCK
 from marl_sale.errors import ArtifactError, RunExistsError
@@ -103,6 +104,7 @@ def hold(folder: Path, sweep: Sweep, *, resume: bool) -> Iterator[None]:
 
 def check_folder(folder: Path, sweep: Sweep, *, resume: bool) -> None:
     """What `hold` would refuse, without touching anything."""
+    require_outside(folder, "choose another folder with --out")
     if folder.exists() and not folder.is_dir():
         raise RunExistsError(f"{folder}: exists and is not a folder", "choose another folder with --out")
     found = [name for name in _fs.names(folder) if name != LOCK] if folder.exists() else []

@@ -11,19 +11,26 @@ import torch
 from jaxtyping import Int64
 from PIL import Image
 
+from marl_sale.artifacts.manifest import require_outside
 from marl_sale.data.collect import Exploration, Policy, random_available
-from marl_sale.errors import UsageError
+from marl_sale.errors import RunExistsError, UsageError
 from marl_sale.spec import VectorEnv
 
 MILLISECONDS_PER_STEP = 200
 
 
-def require_gif(file: Path) -> None:
-    """UsageError for a file of another kind, or one that cannot be written: known before the episodes are
-    played. Writes nothing.
+def require_gif(file: Path, out: Path) -> None:
+    """UsageError for a file of another kind, or one that cannot be written; RunExistsError for one inside an
+    artifact, such as the one to be written to `out`. Known before the episodes are played; writes nothing.
     """
     if file.suffix.lower() != ".gif":
-        raise UsageError(f"--render {file}: only .gif is written", f"try {file.with_suffix('.gif')}")
+        raise UsageError(
+            f"--render {file}: only .gif is written", f"try {file.parent / (file.stem or 'episode')}.gif"
+        )
+    hint = "an artifact holds what its manifest lists; choose another place with --render"
+    require_outside(file, hint)
+    if out.resolve() in file.resolve().parents:
+        raise RunExistsError(f"--render {file}: lies inside the evaluation to be written, {out}", hint)
     with _refused(file):
         there = next(path for path in (file, *file.absolute().parents) if path.exists())
         if not (there.is_file() if there is file else there.is_dir()):

@@ -139,7 +139,7 @@ def run(
     artifact, chosen, recipe = open_agent(agent, checkpoint, backend)
     where = choose_device(device, recipe.config.train.threads)
     if render is not None:
-        require_gif(render)
+        require_gif(render, out)
     with as_artifact_error(artifact) if backend is None else nullcontext():
         env = _make_env(recipe, episodes)
     try:
@@ -183,7 +183,7 @@ def run_random(
 ) -> StageResult:
     """Evaluate random available actions on the task of a recipe: the floor under every result."""
     if render is not None:
-        require_gif(render)
+        require_gif(render, out)
     env = _make_env(recipe, episodes)
     try:
         return _evaluate(

@@ -152,7 +152,7 @@ def evaluate(
     config = recipe.config
     where = choose_device(device, config.train.threads)
     if render is not None:
-        require_gif(render)
+        require_gif(render, out)
     with as_artifact_error(artifact) if backend is None else nullcontext():
         spec = describe(config.env)
     require_same_task(artifact, spec)
@@ -177,7 +177,7 @@ def evaluate_random(
 ) -> StageResult:
     """Plan of `eval --random`."""
     if render is not None:
-        require_gif(render)
+        require_gif(render, out)
     spec = describe(recipe.config.env)
     asked = eval_stage.asked_for(recipe, seed, episodes, None)
     _occupied.require_vacant(out, asked)

@@ -62,7 +62,7 @@ def test_a_copy_means_the_same_and_never_overwrites(
 
 
 @pytest.mark.parametrize(
-    "file", ["mine.txt", "nowhere/mine.yaml", "/dev/null/mine.yaml", "x" * 999 + ".yaml"]
+    "file", ["", "/", "mine.txt", "nowhere/mine.yaml", "/dev/null/mine.yaml", "x" * 999 + ".yaml"]
 )
 def test_a_copy_goes_where_it_can_be_used(file: str, tmp_path: Path) -> None:
     refused = cli.invoke(app, ["recipes", "cp", "tiny/match", str(tmp_path / file)])
@@ -101,3 +101,7 @@ def test_an_overlay_that_changes_nothing_is_told() -> None:
     assert "note: +masked changes nothing here" in note("micro/3m+masked+qmix")
     assert "note: +" not in note("lbf/5x5-2p-1f-coop+masked+qmix")
     assert "note: +" not in note("micro/3m+masked", "--quiet")
+    # What would not be a recipe without an overlay, or without what is set, needs both.
+    assert "note: +" not in note("lbf/5x5-2p-1f-coop+qmix+no-global-state+k0")
+    alone = ["lbf/5x5-2p-1f-coop+k0+no-global-state", "--set", "world_model.imagination_length=2"]
+    assert "note: +k0 changes nothing here" in note(*alone)

@@ -14,7 +14,7 @@ from marl_sale.analysis.statistics import wilson_interval
 from marl_sale.artifacts.reader import Artifact
 from marl_sale.config.recipe import Recipe, load_recipe
 from marl_sale.envs._load import make_env
-from marl_sale.errors import ArtifactError, ConfigError, DiskFullError, UsageError
+from marl_sale.errors import ArtifactError, ConfigError, DiskFullError, RunExistsError, UsageError
 from marl_sale.observer import Silent
 from marl_sale.seeding import evaluation_seeds
 from marl_sale.stages import evaluate, plan, train
@@ -158,6 +158,17 @@ def test_a_picture_that_cannot_be_written_is_refused_before_any_episode(
         recipe = recipe_of(Artifact.open(agent, kind="agent"))
         with pytest.raises(UsageError, match=r"--render .*: cannot be written"):
             plan.evaluate_random(recipe, tmp_path / "evaluation", seed=0, render=tmp_path / name)
+    assert not (tmp_path / "evaluation").exists()
+
+
+@pytest.mark.parametrize("where", ["evaluation/episode.gif", "agent/new/episode.gif", "link/episode.gif"])
+def test_a_picture_inside_an_artifact_is_refused(where: str, agent: Path, tmp_path: Path) -> None:
+    """No manifest would list it, and the artifact would no longer verify."""
+    (tmp_path / "link").symlink_to(agent, target_is_directory=True)
+    file = agent / "new" / "episode.gif" if where.startswith("agent") else tmp_path / where
+    for stage in (run, planned):
+        with pytest.raises(RunExistsError, match="lies inside"):
+            stage(agent, tmp_path / "evaluation", render=file)
     assert not (tmp_path / "evaluation").exists()
 
 

@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -302,9 +303,7 @@ def lock(path: Path, *, holder: bytes) -> int | None:
     """
     with explained("lock", path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _taken(descriptor):
             os.close(descriptor)
             return None
         try:
@@ -316,6 +315,18 @@ def lock(path: Path, *, holder: bytes) -> int | None:
             os.close(descriptor)
             raise
         return descriptor
+
+
+def _taken(descriptor: int) -> bool:
+    """Whether the lock could be had; one who only looks (`is_locked`) holds it for some microseconds."""
+    for pause in (0.001, 0.01, 0.1, None):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if pause is not None:
+                time.sleep(pause)
+    return False
 
 
 def is_locked(path: Path) -> bool:

@@ -22,17 +22,24 @@ def require_rows(asked: str, rows: int, columns: Sequence[str]) -> None:
         raise UsageError(f"{asked}: up to {rows:,} rows in one file, and at most {most:,} can be read again")
 
 
+def _times(config: Config, period: int) -> int:
+    """How often a training run crosses a multiple of so many env steps, or ends, at most."""
+    rounds = math.ceil(config.train.env_steps / config.train.num_envs)  # no episode has less than one step
+    return min(config.train.env_steps // period, rounds) + 1
+
+
+def most_saves(config: Config) -> int:
+    """Scheduled checkpoints of a training run, at most."""
+    return _times(config, config.train.checkpoint_period) + _times(config, config.evaluation.period)
+
+
 def require_training(config: Config, train_columns: Sequence[str], evaluation_columns: Sequence[str]) -> None:
     """UsageError where a period is too short for the length of the run; names its key."""
     train, evaluation = config.train, config.evaluation
-    rounds = math.ceil(train.env_steps / train.num_envs)  # no episode has less than one step
-
-    def times(period: int) -> int:
-        return min(train.env_steps // period, rounds) + 1
-
-    require_rows(f"train.log_period={train.log_period}", times(train.log_period), train_columns)
-    require_rows(f"evaluation.period={evaluation.period}", times(evaluation.period) + 1, evaluation_columns)
-    saves = times(train.checkpoint_period) + times(evaluation.period)
+    logged, evaluated = _times(config, train.log_period), _times(config, evaluation.period) + 1
+    require_rows(f"train.log_period={train.log_period}", logged, train_columns)
+    require_rows(f"evaluation.period={evaluation.period}", evaluated, evaluation_columns)
+    saves = most_saves(config)
     segments = min(saves, config.replay.capacity_episodes // train.num_envs + 2)
     files = segments + (saves if train.keep_checkpoints == "every" else 0) + _OTHER_FILES
     if files > MAX_FILES:

@@ -64,6 +64,10 @@ class ReplayFiles:
             oldest = replay.added - len(replay)
             self.segments = [s for s in self.segments if s.first + s.count > oldest]
 
+    def keep(self, listed: list[Segment]) -> None:
+        """List these again: where a save came to nothing, the checkpoint before still needs them."""
+        self.segments = [*listed, *(segment for segment in self.segments if segment not in listed)]
+
     def load(self, replay: Replay) -> None:
         """Fill an empty replay."""
         oldest = self._saved - replay.capacity

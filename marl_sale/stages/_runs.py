@@ -209,3 +209,9 @@ def _require_same_inputs(out: Path, inputs: Sequence[Input], *, needed: bool) ->
             f"{out}: began from {began or 'nothing'}, asked to go on from {given or 'nothing'}",
             "go on from the artifact it began with, named by the same option",
         )
+    of_then = {each.id: each.manifest_sha256 for each in manifest.inputs}
+    if changed := [each.id for each in inputs if each.manifest_sha256 != of_then[each.id]]:
+        raise ArtifactError(
+            f"{out}: began from {', '.join(changed)}, which has changed since (trained for longer, perhaps)",
+            "go on from a copy of what it was, or start a new run with --out",
+        )

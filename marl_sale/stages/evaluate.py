@@ -1,7 +1,7 @@
 """eval: greedy episodes on the fixed seed bank."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,7 +14,7 @@ from marl_sale.artifacts.reader import Artifact, Checkpoint
 from marl_sale.config.recipe import Recipe
 from marl_sale.data.collect import Clock, Exploration, Policy, play
 from marl_sale.envs._load import make_env
-from marl_sale.errors import UsageError
+from marl_sale.errors import ArtifactError, UsageError
 from marl_sale.observer import Observer
 from marl_sale.seeding import evaluation_seeds
 from marl_sale.spec import VectorEnv
@@ -144,7 +144,8 @@ def run(
         env = _make_env(recipe, episodes)
     try:
         require_same_task(artifact, env.spec)
-        policy = load_policy(chosen, recipe.config, env.spec).to(where)
+        with _still_there(chosen):
+            policy = load_policy(chosen, recipe.config, env.spec).to(where)
         return _evaluate(
             env,
             policy,
@@ -160,6 +161,19 @@ def run(
         )
     finally:
         env.close()
+
+
+@contextmanager
+def _still_there(chosen: Checkpoint) -> Iterator[None]:
+    """A run under way deletes its older checkpoints, while an environment takes its time to start."""
+    try:
+        yield
+    except ArtifactError as error:
+        if chosen.path.exists():
+            raise
+        raise ArtifactError(
+            f"{chosen.path}: its run has gone on and deleted it", "the same command takes the newest one"
+        ) from error
 
 
 def _notes(artifact: Artifact, chosen: Checkpoint) -> Iterator[str]:

@@ -31,7 +31,7 @@ from marl_sale.stages._readable import require_training
 from marl_sale.stages._render import require_gif
 from marl_sale.stages._runs import progress_of, require_unfinished, require_vacant
 from marl_sale.stages.folders import finished_seconds
-from marl_sale.stages.pretrain_wm import require_possible, require_room
+from marl_sale.stages.pretrain_wm import open_dataset, require_possible, require_room
 from marl_sale.stages.result import StageResult
 from marl_sale.stages.train import EVALUATION_COLUMNS, load_world_model, train_columns
 
@@ -52,24 +52,22 @@ def pretrain_wm(
     config = recipe.config
     require_possible(recipe, policy, dataset)
     where, spec = choose_device(device, config.train.threads), describe(config.env)
-    episodes = config.pretrain.episodes
     if policy is not None:
         agent = Artifact.open(policy, kind="agent")
         require_same_task(agent, spec)
         load_policy(agent.checkpoint("latest"), recipe_of(agent).config, spec)
-    if dataset is not None:
-        stored = Artifact.open(dataset, kind="dataset")
-        require_same_task(stored, spec)
-        episodes = int(stored.manifest.counters["episodes"])
     reached = _begin(out, "world-model", recipe, seed, spec, resume=resume)
     require_room(recipe, out, save_dataset, seed, spec, resume=resume)
     algorithm = build_pretraining(config, spec)
     require_readable(algorithm)
-    needs = preflight.pretraining(algorithm, saves_dataset=save_dataset is not None)
+    stored = None if dataset is None else open_dataset(dataset, spec)[1]
+    needs = preflight.pretraining(algorithm, saves_dataset=save_dataset is not None, stored=stored)
     preflight.require("pretrain-wm", needs, out, overcommit=allow_overcommit)
+    episodes = needs.episodes
     fitted = episodes - min(max(1, round(config.pretrain.holdout * episodes)), episodes - 1)
     chunks = math.ceil(spec.episode_limit / (config.replay.chunk_length or spec.episode_limit))
     batches = math.ceil(fitted * chunks / config.replay.batch_episodes)
+    epochs = len(algorithm.parts) * config.pretrain.max_epochs
     return _plan(
         out,
         "world-model",
@@ -82,8 +80,8 @@ def pretrain_wm(
         disk_bytes_at_most=needs.disk,
         episodes=episodes,
         env_steps_at_most=0 if dataset is not None else episodes * spec.episode_limit,
-        epochs_at_most=config.pretrain.max_epochs,
-        updates_at_most=config.pretrain.max_epochs * batches,
+        epochs_at_most=epochs,
+        updates_at_most=epochs * batches,
         expected_seconds=finished_seconds(recipe, "pretrain-wm", "world-model"),
     )
 

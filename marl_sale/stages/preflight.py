@@ -7,7 +7,8 @@ memory.
 
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from marl_sale.algorithms._api import Algorithm
 from marl_sale.data.replay import replay_bytes
 from marl_sale.errors import ResourceError
 from marl_sale.spec import EnvSpec
+from marl_sale.stages._readable import most_saves
 
 SHARE = 0.8
 """Of the available memory that a stage may plan to use."""
@@ -28,30 +30,35 @@ _KEPT_CHECKPOINTS = 3  # the latest, the best, and the one being written
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes of memory, by part, and of disk."""
+    """Bytes of memory and of disk."""
 
-    memory: Mapping[str, int]
+    memory_with: Callable[[int], Mapping[str, int]]
+    """Memory by part, where so many episodes are kept: the more, the more."""
     disk: int
-    replay_key: str
-    """The recipe key that decides how many episodes are kept."""
+    asked: str
+    """What decides how many episodes are kept: what to type before the number."""
     episodes: int
-    """Its value."""
-    per_episode: int
-    """Memory that goes with each of them."""
+    """That number."""
+
+    @property
+    def memory(self) -> Mapping[str, int]:
+        return self.memory_with(self.episodes)
 
     @property
     def total(self) -> int:
         return sum(self.memory.values())
 
     def fitting(self, memory: int) -> int:
-        """How many episodes fit where so much memory is available; 0 where it is too little without any."""
-        rest = SHARE * memory - (self.total - self.episodes * self.per_episode)
-        return max(0, int(rest / self.per_episode))
+        """How many episodes fit where so much memory is available; 0 where it is too little for one."""
+        numbers = range(1, self.episodes + 1)
+        return bisect_right(
+            numbers, SHARE * memory, key=lambda number: sum(self.memory_with(number).values())
+        )
 
     def advice(self, memory: int) -> str:
         """What to type where so much memory is available."""
         if fits := self.fitting(memory):
-            return f"--set {self.replay_key}={fits} would fit (now {self.episodes})"
+            return f"{self.asked}{fits} would fit (now {self.episodes})"
         return "too little for any replay: make networks and replay.batch_episodes smaller (--set)"
 
 
@@ -59,52 +66,68 @@ def training(algorithm: Algorithm) -> Needs:
     """What `train` needs at most, with an algorithm as it is built from the recipe."""
     config, spec = algorithm.config, algorithm.spec
     kind = getattr(torch, config.replay.observations)
-    capacity = config.replay.capacity_episodes
-    row_index = 2 * _INDEX * (spec.episode_limit + 1)
-    one = replay_bytes(spec, 1, kind)
+    one, steps = replay_bytes(spec, 1, kind), spec.episode_limit + 1
     # Memory is taken only where rows are written: a run of few env steps writes few, each step at most two.
-    rows, written = capacity * (spec.episode_limit + 1), 2 * config.train.env_steps
-    filled = math.ceil(capacity * one * min(1.0, written / rows))
+    written = 2 * config.train.env_steps
     period = min(config.train.checkpoint_period + config.train.num_envs * spec.episode_limit, written)
-    saved = min(filled, math.ceil(one * 2 * period / (spec.episode_limit + 1)))
     _, learner = _model(algorithm)
+    update = _update(algorithm)
     on_cpu = _on_cpu(algorithm)
     played = max(config.train.num_envs, min(config.evaluation.num_envs, config.evaluation.episodes))
-    return Needs(
-        memory={
-            "replay": filled + capacity * row_index,
+
+    def filled(capacity: int) -> int:
+        return math.ceil(one * min(capacity, written / steps))
+
+    def saved(capacity: int) -> int:
+        return min(filled(capacity), math.ceil(one * 2 * period / steps))
+
+    def memory(capacity: int) -> Mapping[str, int]:
+        return {
+            "replay": filled(capacity) + capacity * 2 * _INDEX * steps,
             "model and optimiser": learner if on_cpu else 0,
-            "one update": _update(algorithm) if on_cpu else 0,
+            "one update": update if on_cpu else 0,
             "playing and evaluating": _playing(spec, played),
-            "checkpoints": _COPIES_OF_A_SAVE * saved + 2 * learner,
-        },
-        disk=filled + 2 * saved + _KEPT_CHECKPOINTS * learner,
-        replay_key="replay.capacity_episodes",
+            "checkpoints": _COPIES_OF_A_SAVE * saved(capacity) + 2 * learner,
+        }
+
+    capacity = config.replay.capacity_episodes
+    kept = _KEPT_CHECKPOINTS
+    if config.train.keep_checkpoints == "every":
+        kept = max(kept, 1 + most_saves(config))
+    return Needs(
+        memory_with=memory,
+        disk=filled(capacity) + 2 * saved(capacity) + kept * learner,
+        asked="--set replay.capacity_episodes=",
         episodes=capacity,
-        per_episode=filled // capacity + row_index,
     )
 
 
-def pretraining(algorithm: Algorithm, *, saves_dataset: bool) -> Needs:
-    """What `pretrain-wm` needs at most."""
+def pretraining(algorithm: Algorithm, *, saves_dataset: bool, stored: int | None = None) -> Needs:
+    """What `pretrain-wm` needs at most; `stored`: episodes of a dataset, which are read instead of played."""
     config, spec = algorithm.config, algorithm.spec
-    count, one = config.pretrain.episodes, replay_bytes(spec, 1)
+    one = replay_bytes(spec, 1)
     row_index = 2 * _INDEX * (spec.episode_limit + 1)
     copies = 1 + _COPIES_OF_A_SAVE
     weights, learner = _model(algorithm)
+    update = _update(algorithm)
     on_cpu = _on_cpu(algorithm)
-    return Needs(
-        memory={
+
+    def memory(count: int) -> Mapping[str, int]:
+        return {
             "episodes": count * (copies * one + row_index),
             "model and optimiser": learner + weights if on_cpu else 0,  # the best weights are kept beside
             "checkpoints": 2 * learner,
-            "one update": _update(algorithm) if on_cpu else 0,
+            "one update": update if on_cpu else 0,
             "playing": _playing(spec, config.train.num_envs),
-        },
-        disk=weights + _KEPT_CHECKPOINTS * learner + count * one * (2 if saves_dataset else 1),
-        replay_key="pretrain.episodes",
+        }
+
+    count = config.pretrain.episodes if stored is None else stored
+    written = int(stored is None) + int(saves_dataset)
+    return Needs(
+        memory_with=memory,
+        disk=weights + _KEPT_CHECKPOINTS * learner + count * one * written,
+        asked="--set pretrain.episodes=" if stored is None else "a dataset of ",
         episodes=count,
-        per_episode=copies * one + row_index,
     )
 
 
@@ -208,6 +231,11 @@ def free_disk(out: Path) -> int:
     return shutil.disk_usage(place).free
 
 
+def held(out: Path) -> int:
+    """Bytes that a run to go on with holds already."""
+    return sum(file.stat().st_size for file in out.rglob("*") if file.is_file() and not file.is_symlink())
+
+
 def require(stage: str, needs: Needs, out: Path, *, overcommit: bool) -> None:
     """ResourceError where memory or disk will not do, with what would; nothing has been written then."""
     if overcommit:
@@ -220,8 +248,10 @@ def require(stage: str, needs: Needs, out: Path, *, overcommit: bool) -> None:
             f"which it may plan with {SHARE:.0%}: {size(int(SHARE * memory))}"
         )
         hints.append(needs.advice(memory))
-    if needs.disk > (free := free_disk(out)):
-        problems.append(f"{stage} may write {size(needs.disk)} to {out}, where {size(free)} are free")
+    if needs.disk > (free := free_disk(out) + held(out)):
+        problems.append(
+            f"{stage} may write {size(needs.disk)} to {out}, where {size(free)} are free or its own already"
+        )
         hints.append("free some space, or choose another folder with --out")
     if problems:
         hints.append("--allow-overcommit tries it all the same")

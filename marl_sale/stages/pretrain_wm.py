@@ -211,7 +211,8 @@ def run(
     try:
         algorithm = build_pretraining(config, env.spec, device=where)
         require_readable(algorithm)
-        needs = preflight.pretraining(algorithm, saves_dataset=save_dataset is not None)
+        stored = None if dataset is None else open_dataset(dataset, env.spec)[1]
+        needs = preflight.pretraining(algorithm, saves_dataset=save_dataset is not None, stored=stored)
         preflight.require("pretrain-wm", needs, out, overcommit=allow_overcommit)
         source, behaviour, inputs = _source(policy, dataset, env.spec)
         require_room(recipe, out, save_dataset, seed, env.spec, resume=resume, command=command)
@@ -263,13 +264,22 @@ def _dataset(start: Callable[..., Run], out: Path | None, *, resume: bool) -> Ru
         raise
 
 
+def open_dataset(path: Path, spec: EnvSpec) -> tuple[Artifact, int]:
+    """A dataset of this task, and how many episodes it says it has. Raises ArtifactError."""
+    artifact = Artifact.open(path, kind="dataset")
+    require_same_task(artifact, spec)
+    try:
+        return artifact, int(artifact.manifest.counters["episodes"])
+    except KeyError:
+        raise ArtifactError(f"{path}: damaged: its manifest does not count its episodes") from None
+
+
 def _source(
     policy: Path | None, dataset: Path | None, spec: EnvSpec
 ) -> tuple[Replay | None, Agent | None, list[Input]]:
     """Stored episodes, or who is to play new ones (None: random actions)."""
     if dataset is not None:
-        artifact = Artifact.open(dataset, kind="dataset")
-        require_same_task(artifact, spec)
+        artifact, _ = open_dataset(dataset, spec)
         try:
             episodes = Episodes.from_tensors(spec, artifact.tensors("episodes"))
         except ValueError as error:

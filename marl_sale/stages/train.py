@@ -236,6 +236,7 @@ class Training:
         DiskFullError for the third failure in a row, and where no other checkpoint follows (`is_last`).
         """
         counters, best_before = self.progress.counters, self.progress.best_score
+        listed = list(self.files.segments)
         self.due.reset()
         if score is not None and self.is_best(score):
             self.progress.best_score = score  # part of what is saved, so it is said before
@@ -250,6 +251,7 @@ class Training:
         except DiskFullError as error:
             if counters.env_steps not in self.written.scheduled_steps:
                 self.progress.best_score = best_before
+                self.files.keep(listed)
             self.saves_failed += 1
             if is_last or self.saves_failed == MOST_FAILED_SAVES:
                 raise

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,26 @@ def test_a_command_line_that_is_no_text_is_kept(start: Start) -> None:
     with start(command="marl-sale train --out r\udcff") as run:
         run.finish("complete", counters={})
     assert (run.path / "command.txt").read_text() == "marl-sale train --out r\\udcff\n"
+
+
+def test_who_looks_at_a_lock_keeps_nobody_from_it(tmp_path: Path) -> None:
+    """Which takes the lock for a moment, too."""
+    path, done = tmp_path / "lock", threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            _fs.is_locked(path)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        for _ in range(500):
+            held = _fs.lock(path, holder=b"{}")
+            assert held is not None
+            _fs.close(held)
+    finally:
+        done.set()
+        looking.join()
 
 
 def test_a_manifest_of_something_else_above_is_no_artifact(start: Start, tmp_path: Path) -> None:

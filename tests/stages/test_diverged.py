@@ -20,6 +20,7 @@ from marl_sale.data.batch import Batch
 from marl_sale.data.replay import Replay
 from marl_sale.errors import (
     ArtifactError,
+    DiskFullError,
     DivergedError,
     ExitCode,
     MarlSaleError,
@@ -128,6 +129,34 @@ def test_a_signal_before_the_return_stops_the_run(
         run(recipe, out)
     assert Artifact.open(out, kind="agent", status="interrupted").verify() == []
     assert run(recipe, out, resume=True, observer=notes).status == "complete"
+    assert any("1 of 2" in note for note in notes.notes)
+
+
+def test_the_return_finds_its_episodes_although_a_save_came_to_nothing(
+    short_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scheduled save lists what the replay still holds; where it fails, the next must not go by that."""
+    recipe = short_recipe("qmix", changes=[*CHANGES, "replay.capacity_episodes=4"])
+    out, notes, saves, bad_ones = tmp_path / "agent", Notes(), list[bool](), []
+    save = train.Progress.save
+
+    def full(self: train.Progress, *arguments: Any, **options: Any) -> None:
+        save(self, *arguments, **options)
+        saves.append(options["scheduled"])
+        if options["scheduled"] and sum(saves) == 2:
+            raise DiskFullError("no space left")
+
+    def bad(draw: int, added: int) -> bool:
+        if saves[-2:] != [True, False] or sum(saves) != 2 or len(bad_ones) == 4:
+            return False
+        bad_ones.append(draw)
+        return True
+
+    monkeypatch.setattr(train.Progress, "save", full)
+    monkeypatch.setattr(train.Due, "__bool__", lambda _: True)  # the clock asks for one after every round
+    poison(monkeypatch, bad)
+    assert run(recipe, out, observer=notes).status == "complete"
+    assert any("no space left" in note for note in notes.notes)
     assert any("1 of 2" in note for note in notes.notes)
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,23 @@ def test_where_only_the_system_knows_that_a_picture_cannot_be_written_the_figure
     with pytest.raises(UsageError, match=r"--render .*: cannot be written: No such file"):
         run(agent, tmp_path / "evaluation", episodes=2, render=tmp_path / "episode.gif")
     assert Artifact.open(tmp_path / "evaluation", kind="evaluation").json("report")["episodes"] == 2
+
+
+def test_a_checkpoint_that_its_run_deletes_meanwhile_is_told(
+    agent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An environment takes its time to start, and a run under way goes on."""
+    copy = tmp_path / "agent"
+    shutil.copytree(agent, copy)
+    make_env = evaluate.make_env
+
+    def slow(*arguments: Any) -> Any:
+        shutil.rmtree(copy / "checkpoints")
+        return make_env(*arguments)
+
+    monkeypatch.setattr(evaluate, "make_env", slow)
+    with pytest.raises(ArtifactError, match=r"has gone on and deleted it\n  the same command"):
+        run(copy, tmp_path / "evaluation")
 
 
 def test_a_recipe_that_cannot_be_used_is_a_problem_of_the_agent(

@@ -120,10 +120,48 @@ def test_a_dataset_needs_disk(small_recipe: Callable[..., Recipe]) -> None:
     assert saved.total == plain.total  # the episodes are written from the same rows, one save at a time
 
 
-def test_the_capacity_that_is_said_to_fit_fits(
+def test_a_dataset_is_judged_by_what_is_in_it(small_recipe: Callable[..., Recipe]) -> None:
+    config = small_recipe(changes=["pretrain.episodes=7"]).config
+    algorithm = build_pretraining(config, describe(config.env))
+    played = preflight.pretraining(algorithm, saves_dataset=False)
+    read, many = (preflight.pretraining(algorithm, saves_dataset=False, stored=n) for n in (7, 700))
+    assert read.disk < played.disk  # nothing is gathered
+    assert many.memory["episodes"] == 100 * read.memory["episodes"]
+    assert "pretrain.episodes" in played.advice(1 << 60)
+    assert "pretrain.episodes" not in read.advice(1 << 60)
+
+
+def test_a_checkpoint_that_stays_is_on_the_disk(small_recipe: Callable[..., Recipe]) -> None:
+    each = "train.checkpoint_period=10"
+
+    def disk(*changes: str) -> int:
+        return needs(small_recipe("qmix", changes=[each, *changes])).disk
+
+    few = disk("train.env_steps=1000")
+    every = disk("train.env_steps=1000", "train.keep_checkpoints=every")
+    longer = disk("train.env_steps=2000", "train.keep_checkpoints=every")
+    assert every - few > 90 * 4 * 1000  # of more than a thousand weights
+    assert longer > 1.5 * every
+
+
+def test_what_a_run_holds_already_is_not_asked_for_again(
     small_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    long = ["train.env_steps=100000000", "train.checkpoint_period=10"]
+    asked = needs(small_recipe("qmix"))
+    (tmp_path / "replay").mkdir()
+    (tmp_path / "replay" / "segment").write_bytes(bytes(1000))
+    monkeypatch.setattr(preflight, "free_disk", lambda _: asked.disk - 1000)
+    preflight.require("train", asked, tmp_path, overcommit=False)
+    monkeypatch.setattr(preflight, "free_disk", lambda _: asked.disk - 1001)
+    with pytest.raises(ResourceError, match="its own already"):
+        preflight.require("train", asked, tmp_path, overcommit=False)
+
+
+@pytest.mark.parametrize("env_steps", [100_000_000, 20_000], ids=["long", "shorter than the replay"])
+def test_the_capacity_that_is_said_to_fit_fits(
+    env_steps: int, small_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    long = [f"train.env_steps={env_steps}", "train.checkpoint_period=10"]
     monkeypatch.setattr(preflight, "available_memory", lambda: 8 << 20)
     too_many = needs(small_recipe("qmix", changes=[*long, "replay.capacity_episodes=100000"]))
     with pytest.raises(ResourceError) as told:
@@ -134,7 +172,7 @@ def test_the_capacity_that_is_said_to_fit_fits(
     assert fits > 100
     fitting = needs(small_recipe("qmix", changes=[*long, f"replay.capacity_episodes={fits}"]))
     preflight.require("train", fitting, tmp_path, overcommit=False)
-    more = needs(small_recipe("qmix", changes=[*long, f"replay.capacity_episodes={fits + fits // 10}"]))
+    more = needs(small_recipe("qmix", changes=[*long, f"replay.capacity_episodes={fits + 1}"]))
     with pytest.raises(ResourceError):
         preflight.require("train", more, tmp_path, overcommit=False)
 

@@ -1,6 +1,7 @@
 """pretrain-wm: where episodes come from, what is fitted on which of them, when it stops."""
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,8 +24,8 @@ from marl_sale.envs._load import describe
 from marl_sale.errors import ArtifactError, RunExistsError, StoppedError, UsageError
 from marl_sale.observer import Silent
 from marl_sale.spec import EnvSpec
-from marl_sale.stages import pretrain_wm
-from marl_sale.stages._artifacts import require_same_task
+from marl_sale.stages import plan, pretrain_wm
+from marl_sale.stages._artifacts import recipe_of, require_same_task
 from marl_sale.stages._fitting import Split, held_out_losses, split_episodes
 from marl_sale.stages.result import StageResult
 
@@ -314,6 +315,41 @@ def test_notes_decide_where_nothing_else_differs(world_model: Path) -> None:
     with pytest.raises(ArtifactError, match="episode_limit: found 10, expected 11") as caught:
         require_same_task(artifact, replace(spec, notes="11 steps", episode_limit=11))
     assert "notes" not in str(caught.value)
+
+
+def test_a_policy_that_changed_is_not_gone_on_with(
+    agent: Path, short_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    """It was trained for longer, perhaps: the other episodes would be somebody else's."""
+
+    class Stop(Silent):
+        def progress(self, done: int, figures: object) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    policy, out = tmp_path / "agent", tmp_path / "wm"
+    shutil.copytree(agent, policy)
+    with pytest.raises(StoppedError):
+        run(short_recipe(), out, policy=policy, observer=Stop())
+    manifest = policy / "manifest.json"
+    before = manifest.read_text()
+    manifest.write_text(before + "\n")
+    with pytest.raises(ArtifactError, match=r"began from agent-\w+, which has changed since"):
+        run(short_recipe(), out, policy=policy, resume=True)
+    manifest.write_text(before)
+    assert run(short_recipe(), out, policy=policy, resume=True).status == "complete"
+
+
+def test_a_plan_bounds_what_is_done(world_model: Path, tmp_path: Path) -> None:
+    """Both parts of the fit, on the episodes of the dataset and not on those that the recipe would play."""
+    recipe, dataset = (
+        recipe_of(opened(world_model), "pretrain.episodes=100000"),
+        world_model.parent / "dataset",
+    )
+    planned = plan.pretrain_wm(recipe, tmp_path / "wm", seed=1, device="cpu", dataset=dataset).metrics
+    done = opened(world_model).manifest.counters
+    assert planned["episodes"] == done["episodes"]
+    assert done["updates"] <= planned["updates_at_most"] <= 2 * done["updates"]
+    assert planned["epochs_at_most"] == 2 * recipe.config.pretrain.max_epochs
 
 
 def test_a_signal_stops_it_between_epochs(

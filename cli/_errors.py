@@ -57,7 +57,7 @@ def _explain(problem: Exception) -> ExitCode:
 
 def _os_error(problem: OSError) -> Exception:
     """The operating system's refusals that a user can lift; anything else stays as it is."""
-    where = f"{problem.filename}: {problem.strerror}"
+    where = f"{problem.filename or 'output'}: {problem.strerror}"
     match problem.errno:
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
             return DiskFullError(where, "Free some space, or choose another folder with --out.")

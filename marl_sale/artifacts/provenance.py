@@ -11,7 +11,19 @@ from pathlib import Path
 import marl_sale
 from marl_sale.artifacts.manifest import Git, plain
 
-PACKAGES = ("torch", "numpy", "safetensors", "lbforaging", "gymnasium", "gymnasium-robotics", "mujoco")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "safetensors",
+    "lbforaging",
+    "gymnasium",
+    "gymnasium-robotics",
+    "mujoco",
+    "vmas",
+    "smac",
+    "smacv2",
+    "pysc2",
+)
 """Distributions whose version can change a result."""
 SOURCES = ("marl_sale", "cli", "recipes")
 """Folders of a checkout whose files can."""

@@ -95,7 +95,7 @@ def hold(folder: Path, sweep: Sweep, *, resume: bool) -> Iterator[None]:
     lock = _lock.take(folder)
     try:
         check_folder(folder, sweep, resume=resume)  # another process may have come and gone
-        if not (folder / SWEEP).exists():
+        if not (folder / SWEEP).exists() or read_sweep(folder) != sweep:  # the device, say, is another
             _fs.write(folder / SWEEP, sweep.to_bytes())
         yield
     finally:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from marl_sale.data.batch import Batch, after_burn_in, join
 from marl_sale.data.episodes import Episodes
+from marl_sale.errors import UsageError
 from marl_sale.spec import EnvSpec
 
 PER_ROW, PER_STEP = ("obs", "state", "avail_actions"), ("actions", "reward")
@@ -78,10 +79,22 @@ class Replay:
         step_rows = row_of[:, :-1][steps]
         for name, stored in self._rows.items():
             where, real = (rows, observed) if name in PER_ROW else (step_rows, steps)
-            stored[where] = getattr(episodes, name)[real].to(stored.dtype)
+            stored[where] = self._narrowed(name, getattr(episodes, name)[real], stored.dtype)
         for name in PER_EPISODE:
             self._places[name][place] = getattr(episodes, name)
         self.added += len(episodes)
+
+    @staticmethod
+    def _narrowed(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+        """`value` as it is stored. UsageError where it would no longer be finite."""
+        narrow = value.to(dtype)
+        if dtype == torch.float16 and not narrow.isfinite().all():
+            raise UsageError(
+                f"replay.observations=float16: {name} reaches {value.abs().max().item():.4g}, "
+                f"and the largest such number is {torch.finfo(dtype).max:,.0f}",
+                "--set replay.observations=float32",
+            )
+        return narrow
 
     def sample(self, size: int, generator: torch.Generator) -> Batch:
         """`size` different episodes, uniformly."""

@@ -39,7 +39,7 @@ def begin(
     """
     if resume:
         there = require_unfinished(out, kind, recipe, seed, spec)
-        _require_same_inputs(out, inputs, needed=inputs_needed)
+        require_same_inputs(out, inputs, needed=inputs_needed)
         return Run.resume(
             out,
             kind=kind,
@@ -201,7 +201,8 @@ def _seen(recipe: Recipe) -> Mapping[str, Any]:
     return values
 
 
-def _require_same_inputs(out: Path, inputs: Sequence[Input], *, needed: bool) -> None:
+def require_same_inputs(out: Path, inputs: Sequence[Input], *, needed: bool) -> None:
+    """ArtifactError unless a run goes on from what it began from, which `needed` to be named again or not."""
     manifest, _ = read_manifest(out)
     began, given = (", ".join(each.id for each in some) for some in (manifest.inputs, inputs))
     if began != given and (given or needed):

@@ -16,7 +16,8 @@ from marl_sale.algorithms._load import build, build_pretraining
 from marl_sale.algorithms.mmsa import Mmsa
 from marl_sale.analysis import runs as analysis
 from marl_sale.analysis.figures import XAxis
-from marl_sale.artifacts.reader import Artifact
+from marl_sale.artifacts.manifest import Input
+from marl_sale.artifacts.reader import Artifact, checkpoint_steps
 from marl_sale.config.recipe import Recipe
 from marl_sale.data.replay import replay_bytes
 from marl_sale.envs._load import describe
@@ -29,7 +30,7 @@ from marl_sale.stages._fitting import require_readable
 from marl_sale.stages._machine import choose_device
 from marl_sale.stages._readable import require_training
 from marl_sale.stages._render import require_gif
-from marl_sale.stages._runs import progress_of, require_unfinished, require_vacant
+from marl_sale.stages._runs import progress_of, require_same_inputs, require_unfinished, require_vacant
 from marl_sale.stages.folders import finished_seconds
 from marl_sale.stages.pretrain_wm import open_dataset, require_possible, require_room
 from marl_sale.stages.result import StageResult
@@ -52,15 +53,19 @@ def pretrain_wm(
     config = recipe.config
     require_possible(recipe, policy, dataset)
     where, spec = choose_device(device, config.train.threads), describe(config.env)
+    stored, inputs = None, []
     if policy is not None:
         agent = Artifact.open(policy, kind="agent")
         require_same_task(agent, spec)
         load_policy(agent.checkpoint("latest"), recipe_of(agent).config, spec)
-    reached = _begin(out, "world-model", recipe, seed, spec, resume=resume)
+        inputs = [agent.as_input("policy")]
+    if dataset is not None:
+        episodes_of, stored = open_dataset(dataset, spec)
+        inputs = [episodes_of.as_input("dataset")]
+    reached = _begin(out, "world-model", recipe, seed, spec, inputs, resume=resume)
     require_room(recipe, out, save_dataset, seed, spec, resume=resume)
-    algorithm = build_pretraining(config, spec)
+    algorithm = build_pretraining(config, spec, device=where)
     require_readable(algorithm)
-    stored = None if dataset is None else open_dataset(dataset, spec)[1]
     needs = preflight.pretraining(algorithm, saves_dataset=save_dataset is not None, stored=stored)
     preflight.require("pretrain-wm", needs, out, overcommit=allow_overcommit)
     episodes = needs.episodes
@@ -99,11 +104,11 @@ def train(
     """Plan of `train`; a resumed run's counts are those of the whole run."""
     config = recipe.config
     where, spec = choose_device(device, config.train.threads), describe(config.env)
-    algorithm = build(config, spec)
+    algorithm = build(config, spec, device=where)
     require_training(config, train_columns(algorithm), EVALUATION_COLUMNS)
-    if world_model is not None:
-        load_world_model(world_model, algorithm)
-    reached = _begin(out, "agent", recipe, seed, spec, resume=resume)
+    inputs = [load_world_model(world_model, algorithm)] if world_model is not None else []
+    needed = not checkpoint_steps(out)
+    reached = _begin(out, "agent", recipe, seed, spec, inputs, resume=resume, inputs_needed=needed)
     needs = preflight.training(algorithm)
     preflight.require("train", needs, out, overcommit=allow_overcommit)
     steps, size = config.train.env_steps, config.replay.batch_episodes
@@ -207,10 +212,21 @@ def _plan(out: Path, kind: str, spec: EnvSpec, **figures: Any) -> StageResult:
     return StageResult(out, kind, "dry-run", {**task, **figures})
 
 
-def _begin(out: Path, kind: str, recipe: Recipe, seed: int, spec: EnvSpec, *, resume: bool) -> dict[str, str]:
+def _begin(
+    out: Path,
+    kind: str,
+    recipe: Recipe,
+    seed: int,
+    spec: EnvSpec,
+    inputs: Sequence[Input],
+    *,
+    resume: bool,
+    inputs_needed: bool = True,
+) -> dict[str, str]:
     """What there is to say of where a run starts."""
     if not resume:
         require_vacant(out, kind, recipe, seed, spec)
         return {}
     manifest = require_unfinished(out, kind, recipe, seed, spec)
+    require_same_inputs(out, inputs, needed=inputs_needed)
     return {"goes_on": progress_of(manifest.counters)}

@@ -419,7 +419,9 @@ def load_world_model(path: Path, algorithm: Qmix) -> Input:
         )
     artifact = Artifact.open(path, kind="world-model")
     require_same_task(artifact, algorithm.spec)
-    require_same_sections(artifact, algorithm.config, REUSED_SECTIONS)
+    sale = algorithm.config.sale
+    of_state = ("mixer.global_state",) if sale.enabled and sale.global_state else ()
+    require_same_sections(artifact, algorithm.config, (*REUSED_SECTIONS, *of_state))
     state = algorithm.state_dict()
     expected = {name: state[name] for name in algorithm.pretrained_names}
     algorithm.load_pretrained(artifact.tensors("weights/world_model", expected))

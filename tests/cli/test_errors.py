@@ -46,6 +46,12 @@ def test_each_error_has_its_exit_code_and_no_traceback(
     assert "bug" not in printed.err
 
 
+def test_a_full_disk_behind_stdout_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is written there has no name."""
+    ends_with(OSError(errno.ENOSPC, "No space left on device"))
+    assert capsys.readouterr().err.startswith("error: output: No space left on device\n")
+
+
 def test_what_and_hint_are_printed_with_every_problem(capsys: pytest.CaptureFixture[str]) -> None:
     ends_with(ConfigError(["first [red]problem", "second"], "do this"))
     assert capsys.readouterr().err == "error: first [red]problem\nsecond\n  do this\n"

@@ -7,6 +7,7 @@ import torch
 
 from marl_sale.data.episodes import Episodes
 from marl_sale.data.replay import Replay, replay_bytes
+from marl_sale.errors import UsageError
 from marl_sale.spec import EnvSpec
 
 
@@ -145,6 +146,10 @@ def test_half_precision_rounds_observations_only(
             assert not torch.equal(other, value)
         else:
             assert torch.equal(other, value)
+    episodes.state[1, 0, 0] = 1e5
+    whole.add(episodes)
+    with pytest.raises(UsageError, match=r"float16: state reaches 1e\+05, .*65,504"):
+        half.add(episodes)
     again = Episodes.from_tensors(spec, half.newest(3).to_tensors())
     assert again.obs.dtype == torch.float16
     assert torch.equal(again.obs[0], half.newest(3).obs[0])

@@ -24,7 +24,7 @@ from marl_sale.envs._load import make_env
 from marl_sale.errors import ArtifactError, MarlSaleError, RunExistsError, StoppedError, UsageError
 from marl_sale.observer import Silent
 from marl_sale.seeding import torch_generator
-from marl_sale.stages import train
+from marl_sale.stages import plan, train
 from marl_sale.stages._progress import Averages, Counters, Progress
 from marl_sale.stages.evaluate import EpisodeRow
 from marl_sale.stages.result import StageResult
@@ -37,6 +37,10 @@ CLOCKS = ("seconds", "time_environment", "time_acting", "time_learning", "time_e
 def run(recipe: Recipe, out: Path, **changes: Any) -> StageResult:
     arguments: dict[str, Any] = {"seed": 1, "device": "cpu", "observer": Silent(), "command": "test"}
     return train.run(recipe, out, **{**arguments, **changes})
+
+
+def planned(recipe: Recipe, out: Path, **changes: Any) -> StageResult:
+    return plan.train(recipe, out, **{"seed": 1, "device": "cpu", **changes})
 
 
 def opened(out: Path) -> Artifact:
@@ -443,6 +447,15 @@ def test_a_world_model_of_other_networks_is_refused_with_every_difference(
     assert "discount" not in text
 
 
+def test_a_world_model_with_an_embedding_of_the_state_is_none_for_a_mixer_without(
+    world_model: Path, short_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    text = refused(
+        ArtifactError, tmp_path / "agent", short_recipe("no-global-state"), world_model=world_model
+    )
+    assert "mixer.global_state: found true, expected false" in text
+
+
 @pytest.mark.parametrize("overlays", [("qmix",), ("vdn",), ("no-sale", "no-world-model")], ids=str)
 def test_an_algorithm_without_world_model_refuses_one(
     overlays: tuple[str, ...], world_model: Path, short_recipe: Callable[..., Recipe], tmp_path: Path
@@ -480,6 +493,7 @@ def test_a_run_is_not_resumed_as_another(
         run(recipe, out, seed=2, resume=True)
     with pytest.raises(ArtifactError, match="fingerprint"):
         run(short_recipe(changes=["discount=0.5"]), out, resume=True)
-    with pytest.raises(ArtifactError, match="began from nothing, asked to go on from world-model"):
-        run(recipe, out, resume=True, world_model=world_model)
+    for stage in (run, planned):
+        with pytest.raises(ArtifactError, match="began from nothing, asked to go on from world-model"):
+            stage(recipe, out, resume=True, world_model=world_model)
     assert Artifact.open(out, kind="agent", status=["interrupted"]).manifest.status == "interrupted"

@@ -143,6 +143,9 @@ def test_the_folder_of_a_sweep_is_taken_once(tmp_path: Path) -> None:
         check_folder(out, small(), resume=False)
     with hold(out, small(), resume=True):
         pass
+    elsewhere = make_sweep([f"{TINY}+qmix"], [], (0,), Path("out"), device="cuda")[0]
+    with hold(out, elsewhere, resume=True):  # what is run is what is said
+        assert read_sweep(out) == elsewhere != small()
 
 
 def test_a_folder_with_anything_else_is_refused(tmp_path: Path) -> None:

@@ -6,15 +6,18 @@ memory.
 """
 
 import math
+import os
 import shutil
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from marl_sale.algorithms._api import Algorithm
+from marl_sale.artifacts.manifest import MANIFEST
 from marl_sale.data.replay import replay_bytes
 from marl_sale.errors import ResourceError
 from marl_sale.spec import EnvSpec
@@ -232,8 +235,15 @@ def free_disk(out: Path) -> int:
 
 
 def held(out: Path) -> int:
-    """Bytes that a run to go on with holds already."""
-    return sum(file.stat().st_size for file in out.rglob("*") if file.is_file() and not file.is_symlink())
+    """Bytes that a run to go on with holds already; 0 where `out` is no artifact."""
+    if not (out / MANIFEST).exists():
+        return 0
+    found = 0
+    for folder, _, names in os.walk(out):
+        for name in names:
+            with suppress(OSError):  # somebody may be at work there
+                found += (Path(folder) / name).lstat().st_size
+    return found
 
 
 def require(stage: str, needs: Needs, out: Path, *, overcommit: bool) -> None:

@@ -150,6 +150,8 @@ def test_what_a_run_holds_already_is_not_asked_for_again(
     asked = needs(small_recipe("qmix"))
     (tmp_path / "replay").mkdir()
     (tmp_path / "replay" / "segment").write_bytes(bytes(1000))
+    assert preflight.held(tmp_path) == 0  # of something else
+    (tmp_path / "manifest.json").touch()
     monkeypatch.setattr(preflight, "free_disk", lambda _: asked.disk - 1000)
     preflight.require("train", asked, tmp_path, overcommit=False)
     monkeypatch.setattr(preflight, "free_disk", lambda _: asked.disk - 1001)

@@ -1,8 +1,9 @@
 """Artifacts being written: a run owns its folder, and whatever it has committed survives anything."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -91,6 +92,7 @@ class Run(Writer):
         self._checkpoints = {step: checkpoint.manifest for step, checkpoint in checkpoints.items()}
         self._offsets = dict(latest.manifest.offsets) if latest else {}
         self._streams: dict[str, MetricsWriter] = {}
+        self._goes_on: Callable[[Manifest], str | None] | None = None
 
     @classmethod
     def create(
@@ -174,7 +176,8 @@ class Run(Writer):
         `longer_than`: the fingerprint of the run that is there, finished or not, if what is asked for is
         that run and more; it becomes the one asked for, with its recipe, configuration and command.
         `from_scheduled`: from its latest scheduled one; those after it are deleted.
-        A program, source or device (where named) that it did not begin with is noted in the manifest.
+        A program, source or device (where named) that it did not begin with is noted in the manifest, before
+        the first checkpoint that it writes.
         Raises ArtifactError with every difference to what is asked, RunExistsError where the run is
         complete, StoppedError where another process holds it.
         """
@@ -209,8 +212,6 @@ class Run(Writer):
                     _fs.remove(out / checkpoint_folder(step))
                     del checkpoints[step]
             notes = manifest.notes[:-1] if manifest.status in _SAYS_WHY else manifest.notes
-            if went_on := _went_on(manifest, device, max(checkpoints, default=0)):
-                notes = (*notes, went_on)
             manifest = manifest.changed(status="running", updated=now(), files=files, notes=notes)
             if longer_than is not None:
                 manifest = manifest.changed(
@@ -224,6 +225,7 @@ class Run(Writer):
                 manifest = manifest.changed(files=_write_texts(out, command, config_text))
                 _fs.write(out / MANIFEST, manifest.to_bytes())
             run = cls(out, manifest, lock, checkpoints, keep)
+            run._goes_on = partial(_went_on, device=device, step=max(checkpoints, default=0))
             run._thin()  # the crash may have come between a checkpoint and the deletions that follow it
             return run
         except BaseException:
@@ -300,6 +302,7 @@ class Run(Writer):
             raise ValueError(f"step {step} is not after the latest checkpoint ({max(self._checkpoints)})")
         if score is not None and not math.isfinite(score):
             raise ValueError(f"the score of a checkpoint must be finite or None, not {score}")
+        self._note_what_it_goes_on_with()
         _fs.make_folder(self.path / CHECKPOINTS)
         temporary = _fs.make_temporary_folder(self.path / CHECKPOINTS)
         try:
@@ -342,6 +345,12 @@ class Run(Writer):
         if plain(text) not in self._manifest.notes:
             self._update(notes=(*self._manifest.notes, plain(text)))
 
+    def _note_what_it_goes_on_with(self) -> None:
+        if self._goes_on is not None:
+            went_on, self._goes_on = self._goes_on(self._manifest), None
+            if went_on:
+                self.note(went_on)
+
     def prune(self, folder: str, keep: Collection[str]) -> None:
         """Delete every file in a folder of the run but those to keep (and the folder, where there are none):
         what no checkpoint needs any more.
@@ -363,6 +372,8 @@ class Run(Writer):
     ) -> None:
         """Make every file durable, enter its hash in the manifest, and let go of the folder."""
         self._check_open()
+        if status == "complete":
+            self._note_what_it_goes_on_with()
         for stream in self._streams.values():
             stream.close()
         names = [name for name in _fs.walk(self.path) if _is_listed(name)]

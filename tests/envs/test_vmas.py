@@ -195,13 +195,49 @@ def test_an_episode_is_the_same_in_any_batch(scenario: str) -> None:
     crowd = build(scenario, copies)
     actions = joint_actions(crowd, steps)
     shown = [crowd.reset(np.arange(100, 100 + copies)).obs]
-    shown += [crowd.step(joint).observation.obs for joint in actions]
+    done = [crowd.step(joint) for joint in actions]
+    shown += [each.observation.obs for each in done]
     alone = build(scenario)
     for index in (0, 17, 36):
         assert torch.equal(alone.reset(np.array([100 + index])).obs[0], shown[0][index])
         for t in range(steps):
-            done = alone.step(actions[t, index : index + 1])
-            assert torch.equal(done.observation.obs[0], shown[t + 1][index]), t
+            own = alone.step(actions[t, index : index + 1])
+            assert torch.equal(own.observation.obs[0], shown[t + 1][index]), t
+            assert own.reward[0] == done[t].reward[index], t
+
+
+def place(env: Worlds, world: int, entity: Any, x: float, y: float) -> None:
+    entity.state.pos[world] = torch.tensor([x, y])
+    entity.state.vel[world] = 0
+
+
+@pytest.mark.parametrize("neighbour", [1, 31], ids=["another world", "a surplus world"])
+@pytest.mark.parametrize("scenario", ["navigation", "transport"])
+def test_a_near_contact_counts_whatever_happens_in_the_other_worlds(scenario: str, neighbour: int) -> None:
+    """The package looks at a pair of entities only where their outlines overlap in any world of the batch."""
+
+    def step(neighbour_touches: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        env = build(scenario, 2)
+        env.reset(np.arange(2))
+        first, *others = env._package.agents
+        second = others.pop(0) if scenario == "navigation" else env._scenario.packages[0]
+        for world in (0, neighbour):
+            for k, other in enumerate(others):
+                place(env, world, other, -0.8 + 0.4 * k, -0.9)
+            place(env, world, second, 0.0, 0.0)
+            place(env, world, first, 0.9, 0.9)
+        if scenario == "navigation":  # 3 mm apart, where 5 are penalised
+            place(env, 0, first, first.shape.radius + second.shape.radius + 0.003, 0.0)
+        else:  # 3 mm off a corner, where 7 push
+            second.state.rot[:] = 0
+            diagonal = (second.shape.circumscribed_radius() + first.shape.radius + 0.003) / 2**0.5
+            place(env, 0, first, diagonal, diagonal)
+        if neighbour_touches:
+            place(env, neighbour, first, 0.0, 0.0)
+        done = env.step(resting(env))
+        return done.reward[:1], done.observation.obs[0]
+
+    assert all(map(torch.equal, step(False), step(True)))
 
 
 def cover_a_target(env: Worlds, world: int) -> None:

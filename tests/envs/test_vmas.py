@@ -416,6 +416,8 @@ def test_names_are_canonical() -> None:
         ("balance,n_agents=1", "from 2 to 64"),
         ("navigation,n_agents=2,agents_with_same_goal=3,collisions=false", "more than n_agents=2"),
         ("navigation,agents_with_same_goal=2", "collisions=false"),
+        ("navigation,n_agents=21", "20"),
+        ("discovery,n_agents=40,n_targets=25", "room for 64 together"),
         ("navigation,split_goals=true", "half of n_agents"),
     ],
 )

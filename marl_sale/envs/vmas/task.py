@@ -17,8 +17,12 @@ _COMMON = {
 }
 
 
-def _agents(default: int, low: int = 1) -> Option:
-    return Option(default, "number of agents", low=low, high=64)
+def _agents(default: int, low: int = 1, high: int = 64) -> Option:
+    return Option(default, "number of agents", low=low, high=high)
+
+
+_MOST_IN_DISCOVERY = 64
+"""Agents and targets together; with twice as many the package looks for free places without end."""
 
 
 # Defaults are those of the package; a recipe's task says what the published protocol changes.
@@ -69,7 +73,7 @@ SCENARIOS: Mapping[str, Mapping[str, Option]] = {
     },
     "multi_give_way": {"shared_rew": Option(True, "agents share the reward of progress")},
     "navigation": {
-        "n_agents": _agents(4),
+        "n_agents": _agents(4, high=20),  # 24 take long to be placed, 32 for ever
         "collisions": Option(True, "agents collide, and sense each other"),
         "shared_rew": Option(True, "agents share the reward of progress"),
         "observe_all_goals": Option(False, "agents see all goals"),
@@ -190,6 +194,10 @@ def _options(scenario: str) -> dict[str, Option]:
 
 def _contradiction(scenario: str, values: Mapping[str, Value]) -> str | None:
     """What the package would meet with an assertion, or never finish."""
+    if scenario == "discovery":
+        agents, targets = int(values["n_agents"]), int(values["n_targets"])
+        if agents + targets > _MOST_IN_DISCOVERY:
+            return f"n_agents={agents}, n_targets={targets}: there is room for {_MOST_IN_DISCOVERY} together"
     if scenario == "navigation":
         agents, together = int(values["n_agents"]), int(values["agents_with_same_goal"])
         if together > agents:

@@ -4,12 +4,12 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
 import marl_sale
-from marl_sale.artifacts.manifest import Git, plain
+from marl_sale.artifacts.manifest import Git, Manifest, plain
 
 PACKAGES = (
     "torch",
@@ -27,6 +27,7 @@ PACKAGES = (
 """Distributions whose version can change a result."""
 SOURCES = ("marl_sale", "cli", "recipes")
 """Folders of a checkout whose files can."""
+_WENT_ON, _AS_IT_BEGAN = "went on at step ", "what it began with"
 
 
 def versions() -> dict[str, str]:
@@ -73,3 +74,26 @@ def git(checkout: Path | None = None, folders: Sequence[str] = SOURCES) -> Git |
         return Git(commit=commit, dirty=bool(changes.strip()))
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
+
+
+def went_on(manifest: Manifest, device: str, step: int) -> str | None:
+    """With what a run goes on, where that is not what it last went on with, or began with; for its notes.
+
+    `device` is empty where it is not known.
+    """
+    began = {**_made_with(manifest.versions, manifest.git), "device": manifest.device}
+    here = {**_made_with(versions(), git()), "device": plain(device) or manifest.device}
+    changed = ", ".join(
+        f"{name} {here.get(name, 'absent')} (began with {began.get(name, 'absent')})"
+        for name in dict.fromkeys((*here, *began))
+        if here.get(name) != began.get(name)
+    )
+    last = next((note for note in reversed(manifest.notes) if note.startswith(_WENT_ON)), None)
+    if (changed or _AS_IT_BEGAN) == (_AS_IT_BEGAN if last is None else last.partition(" with ")[2]):
+        return None
+    return plain(f"{_WENT_ON}{step} with {changed or _AS_IT_BEGAN}")
+
+
+def _made_with(versions: Mapping[str, str], git: Git | None) -> dict[str, str]:
+    """Versions and source as one."""
+    return {**versions, **({"commit": git.commit + (", changed" if git.dirty else "")} if git else {})}

@@ -13,7 +13,6 @@ from marl_sale.artifacts.manifest import (
     MANIFEST,
     CheckpointManifest,
     FileEntry,
-    Git,
     Input,
     Manifest,
     differences,
@@ -26,7 +25,7 @@ from marl_sale.artifacts.manifest import (
     require_outside,
 )
 from marl_sale.artifacts.metrics import MetricsWriter
-from marl_sale.artifacts.provenance import git, versions
+from marl_sale.artifacts.provenance import git, versions, went_on
 from marl_sale.artifacts.reader import (
     CHECKPOINTS,
     CONFIG,
@@ -48,7 +47,6 @@ _FIXED = (CONFIG, COMMAND)
 """Written at creation, and where a run becomes a longer one; listed in the manifest from then on."""
 _SAYS_WHY = ("interrupted", "failed")
 """How a run ends whose last note says why."""
-_WENT_ON, _AS_IT_BEGAN = "went on at step ", "what it began with"
 
 
 def check_vacant(folder: Path, *, locked: bool = False, option: str = "--out") -> None:
@@ -225,7 +223,7 @@ class Run(Writer):
                 manifest = manifest.changed(files=_write_texts(out, command, config_text))
                 _fs.write(out / MANIFEST, manifest.to_bytes())
             run = cls(out, manifest, lock, checkpoints, keep)
-            run._goes_on = partial(_went_on, device=device, step=max(checkpoints, default=0))
+            run._goes_on = partial(went_on, device=device, step=max(checkpoints, default=0))
             run._thin()  # the crash may have come between a checkpoint and the deletions that follow it
             return run
         except BaseException:
@@ -347,9 +345,9 @@ class Run(Writer):
 
     def _note_what_it_goes_on_with(self) -> None:
         if self._goes_on is not None:
-            went_on, self._goes_on = self._goes_on(self._manifest), None
-            if went_on:
-                self.note(went_on)
+            text, self._goes_on = self._goes_on(self._manifest), None
+            if text:
+                self.note(text)
 
     def prune(self, folder: str, keep: Collection[str]) -> None:
         """Delete every file in a folder of the run but those to keep (and the folder, where there are none):
@@ -425,26 +423,6 @@ def _write_texts(out: Path, command: str, config_text: str | None) -> dict[str, 
     for name, text in texts.items():
         _fs.write(out / name, text.encode(errors="backslashreplace"))  # a path may be no text
     return {name: _entry(out, name) for name in texts}
-
-
-def _went_on(manifest: Manifest, device: str, step: int) -> str | None:
-    """With what a run goes on, where that is not what it last went on with, or began with; for its notes."""
-    began = {**_made_with(manifest.versions, manifest.git), "device": manifest.device}
-    here = {**_made_with(versions(), git()), "device": plain(device) or manifest.device}
-    changed = ", ".join(
-        f"{name} {here.get(name, 'absent')} (began with {began.get(name, 'absent')})"
-        for name in dict.fromkeys((*here, *began))
-        if here.get(name) != began.get(name)
-    )
-    last = next((note for note in reversed(manifest.notes) if note.startswith(_WENT_ON)), None)
-    if (changed or _AS_IT_BEGAN) == (_AS_IT_BEGAN if last is None else last.partition(" with ")[2]):
-        return None
-    return plain(f"{_WENT_ON}{step} with {changed or _AS_IT_BEGAN}")
-
-
-def _made_with(versions: Mapping[str, str], git: Git | None) -> dict[str, str]:
-    """Versions and source as one."""
-    return {**versions, **({"commit": git.commit + (", changed" if git.dirty else "")} if git else {})}
 
 
 def _entry(root: Path, name: str) -> FileEntry:

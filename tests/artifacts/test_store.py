@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from marl_sale.artifacts import _fs, store
+from marl_sale.artifacts import _fs, provenance
 from marl_sale.artifacts.manifest import Input, read_manifest
 from marl_sale.artifacts.reader import Artifact
 from marl_sale.artifacts.store import Run
@@ -392,10 +392,10 @@ def test_a_run_says_with_what_it_went_on(
     start: Start, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where that is not what its manifest says it began with; what else was said of it stays."""
-    here = dict(store.versions())
+    here = dict(provenance.versions())
 
     def go_on(device: str = "", **changed: str) -> list[str]:
-        monkeypatch.setattr(store, "versions", lambda: {**here, **changed})
+        monkeypatch.setattr(provenance, "versions", lambda: {**here, **changed})
         with Run.resume(out, **asked, device=device) as again:
             save(again, max(again.scheduled_steps, default=0) + 5)
         return list(read_manifest(out)[0].notes[:-1])  # without how it ended

@@ -319,7 +319,7 @@ def lock(path: Path, *, holder: bytes) -> int | None:
 
 def _taken(descriptor: int) -> bool:
     """Whether the lock could be had; one who only looks (`is_locked`) holds it for some microseconds."""
-    for pause in (0.001, 0.01, 0.1, None):
+    for pause in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, None):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True

@@ -97,8 +97,15 @@ def draw(panels: Sequence[Panel], x: XAxis, *, columns: int, title: str = "") ->
     rows = -(-len(panels) // columns)
     furthest = max(float(curve.x[-1]) for panel in panels for line in panel.lines for curve in line.seeds)
     divisor, x_label = _x_unit(x, furthest)
+    width = max(3.2 * columns, 3.6)
+    fits = int(width * 17)  # characters across the figure
+    styles, labels = _legend(panels)
+    columns_of_legend = max(1, min(len(labels), fits // (max(map(len, labels)) + 6)))
+    labels = [textwrap.fill(label, fits - 12) for label in labels]
+    lines = sum(label.count("\n") + 1 for label in labels) / columns_of_legend
     with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(max(3.2 * columns, 3.6), 2.5 * rows + 0.4), layout="constrained")
+        # A long legend makes the figure higher, not its panels lower.
+        figure = Figure(figsize=(width, 2.5 * rows + 0.24 + 0.16 * lines), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False)
         for index, (panel, axes) in enumerate(zip(panels, grid.flat, strict=False)):
             _draw_panel(axes, panel, divisor)
@@ -106,13 +113,11 @@ def draw(panels: Sequence[Panel], x: XAxis, *, columns: int, title: str = "") ->
                 axes.set_xlabel(x_label)
         for axes in grid.flat[len(panels) :]:
             axes.set_axis_off()
-        styles, labels = _legend(panels)
-        fits = int(figure.get_figwidth() * 17)  # characters across the figure
         figure.legend(
             [Line2D([], [], lw=1.4, **_stroke(style)) for style in styles],
-            [textwrap.fill(label, fits - 12) for label in labels],
+            labels,
             loc="outside lower center",
-            ncols=max(1, min(len(labels), fits // (max(map(len, labels)) + 6))),
+            ncols=columns_of_legend,
         )
         if title:
             figure.suptitle(printable(title), fontsize=10)

@@ -1,8 +1,7 @@
-"""Agent and evaluation artifacts as a figure or a table needs them: read, checked and grouped by recipe."""
+"""Agent and evaluation artifacts as a figure or a table needs them: read and checked."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -14,13 +13,12 @@ from marl_sale.analysis.curves import SeedCurve, seed_curve
 from marl_sale.artifacts.manifest import Input, Manifest
 from marl_sale.artifacts.reader import Artifact
 from marl_sale.config import strict_yaml
-from marl_sale.config.schema import UNSEEN
+from marl_sale.config.library import flatten
 from marl_sale.errors import ArtifactError, ConfigError, UsageError
 
 Rows = Sequence[Mapping[str, Any]]
 
 STATUS = ("complete", "running", "interrupted", "failed")
-MAX_LABEL = 60
 
 
 @dataclass(frozen=True)
@@ -67,6 +65,8 @@ class TrainingRun:
     input_roles: tuple[str, ...]
     """Roles of the artifacts it started from, for instance a pre-trained world model."""
     algorithm: str
+    settings: Mapping[str, Any]
+    """Dotted key → value of its whole configuration."""
     evaluation_period: int
     log_period: int
     task: Task
@@ -109,19 +109,6 @@ class EvaluationRun:
     successes: int | None
     """None where the family defines no success."""
     as_input: Input
-
-
-@dataclass(frozen=True)
-class Group:
-    """The seeds of one recipe on one task."""
-
-    task: Task
-    label: str
-    runs: tuple[TrainingRun, ...]
-
-    @property
-    def failed(self) -> list[TrainingRun]:
-        return [run for run in self.runs if run.status == "failed"]
 
 
 def read(
@@ -179,49 +166,6 @@ def read(
     return agents, evaluations, left_out
 
 
-def group(runs: Sequence[TrainingRun]) -> list[Group]:
-    """Runs of the same configuration, task and kind of start, in the order of task and label.
-
-    Raises UsageError where a group has the same seed twice: they are not independent.
-    """
-    members: dict[Kind, list[TrainingRun]] = {}
-    for run in sorted(runs, key=lambda run: (run.seed, run.id)):
-        members.setdefault(run.kind, []).append(run)
-    problems = [
-        f"{b.folder}: the same recipe and seed {b.seed} as {a.folder}"
-        for found in members.values()
-        for a, b in pairwise(found)
-        if a.seed == b.seed
-    ]
-    if problems:
-        raise UsageError("\n".join(problems), "leave one of them out: they would count as two seeds")
-    labels = [(key, label(found[0])) for key, found in members.items()]
-    taken = [(key[1], name) for key, name in labels]
-    groups = [
-        Group(
-            key[1],
-            name if taken.count((key[1], name)) == 1 else f"{name} #{key[0][:8]}",
-            tuple(members[key]),
-        )
-        for key, name in labels
-    ]
-    return sorted(groups, key=lambda group: (group.task.name, group.task.protocol, group.label))
-
-
-def label(run: TrainingRun) -> str:
-    """What a legend calls a run: its algorithm, and how its recipe departs from it.
-
-    Left out: the task and its masking, which the title of a panel says; the length, which the axis shows; how
-    the run is watched and kept, which is nothing to its learning.
-    """
-    overlays = [part for part in run.recipe.split("+")[1:] if part not in (run.algorithm, "masked")]
-    shown = ("env.task=", "env.mask_actions=", "train.env_steps=")
-    watched = ("evaluation.", "train.log_period=", "train.checkpoint_period=", *UNSEEN)
-    changes = [change for change in run.overrides if not change.startswith((*shown, *watched))]
-    text = " ".join([run.algorithm, *overlays, *changes, *(f"from {role}" for role in run.input_roles)])
-    return text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…"
-
-
 def _task(artifact: Artifact) -> Task:
     spec = artifact.manifest.env_spec or {}
     try:
@@ -237,13 +181,19 @@ def _typed(value: object, kind: type | UnionType) -> Any:
     return value
 
 
-def _setting(artifact: Artifact, values: Any, key: str, kind: type) -> Any:
+def _setting(artifact: Artifact, settings: Mapping[str, Any], key: str, kind: type) -> Any:
     """A value of an artifact's config.yaml. Read leniently: an older version's recipe had fewer keys."""
-    for part in key.split("."):
-        values = values.get(part) if isinstance(values, dict) else None
-    if type(values) is not kind:
+    value = settings.get(key)
+    if type(value) is not kind:
         raise ArtifactError(f"{artifact.path}: damaged: no {key} in its config.yaml")
-    return values
+    return value
+
+
+def _period(artifact: Artifact, settings: Mapping[str, Any], key: str) -> int:
+    period: int = _setting(artifact, settings, key, int)
+    if period < 1:
+        raise ArtifactError(f"{artifact.path}: damaged: {key} is {period} in its config.yaml")
+    return period
 
 
 def _training_run(artifact: Artifact) -> TrainingRun:
@@ -252,6 +202,7 @@ def _training_run(artifact: Artifact) -> TrainingRun:
         raise ArtifactError(f"{artifact.path}: damaged: an agent without a recipe")
     try:
         config = strict_yaml.parse(artifact.config_text, str(artifact.path / "config.yaml")).value
+        settings = flatten(config) if isinstance(config, dict) else {}
     except ConfigError as error:
         raise ArtifactError(f"{artifact.path}: damaged: {error.what}") from error
     return TrainingRun(
@@ -263,9 +214,10 @@ def _training_run(artifact: Artifact) -> TrainingRun:
         overrides=manifest.overrides,
         fingerprint=manifest.fingerprint,
         input_roles=tuple(sorted({entry.role for entry in manifest.inputs})),
-        algorithm=_setting(artifact, config, "algorithm", str),
-        evaluation_period=_setting(artifact, config, "evaluation.period", int),
-        log_period=_setting(artifact, config, "train.log_period", int),
+        algorithm=_setting(artifact, settings, "algorithm", str),
+        settings=settings,
+        evaluation_period=_period(artifact, settings, "evaluation.period"),
+        log_period=_period(artifact, settings, "train.log_period"),
         task=_task(artifact),
         train=_stream(artifact, "train"),
         evaluation=_stream(artifact, "evaluation"),
@@ -275,7 +227,8 @@ def _training_run(artifact: Artifact) -> TrainingRun:
 
 def _stream(artifact: Artifact, name: str) -> Rows:
     """Rows of a metrics stream; none where the run ended (or was killed) before it began."""
-    if not (artifact.path / "metrics" / f"{name}.jsonl").exists():
+    file = f"metrics/{name}.jsonl"
+    if file not in artifact.manifest.files and not (artifact.path / file).exists():
         return []
     return artifact.rows(f"metrics/{name}")
 

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from marl_sale.analysis.runs import EvaluationRun, Group
+from marl_sale.analysis.groups import Group, labels, learning
+from marl_sale.analysis.runs import EvaluationRun
 from marl_sale.analysis.statistics import (
     LEVEL,
     Interval,
     area_under_curve,
     bootstrap_interval,
+    improvement_interval,
     iqm,
     mean_interval,
     probability_of_improvement,
@@ -29,7 +31,8 @@ How to read it: the unit is the seed. A value is the interquartile mean (IQM) ov
 {LEVEL:.0%} percentile interval of a bootstrap over seeds, stratified by task (none for a single seed, and too
 narrow for few). **Final** is the last evaluation of each run, **best** the highest of all its evaluations (an
 optimistic figure: the maximum of noisy ones), **area** the mean height of its curve over env steps. Different
-protocols are different tasks: never compare across them."""
+protocols are different tasks: never compare across them. Tasks are pooled where a recipe has the same
+settings on each of them, and as many seeds (– otherwise: one task would outweigh another)."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def report(
     return {
         "groups": [_group(*pair) for pair in zip(groups, summaries, strict=True)],
         "across_tasks": list(_across_tasks(groups, summaries, generator)),
-        "improvement": list(_improvements(groups, summaries)),
+        "improvement": list(_improvements(groups, summaries, generator)),
         "evaluations": [_evaluation(run) for run in evaluations],
     }
 
@@ -109,7 +112,7 @@ def markdown(content: Mapping[str, Any], notes: Sequence[str]) -> str:
             (
                 *(
                     *_where(entry),
-                    _seeds(len(entry["runs"]), _failed(entry)),
+                    _seeds(str(len(entry["runs"])), _failed(entry)),
                     _range(entry, "env_steps"),
                     _range(entry, "seconds"),
                 ),
@@ -121,9 +124,9 @@ def markdown(content: Mapping[str, Any], notes: Sequence[str]) -> str:
         if quantity == "win_rate":
             rows += [
                 (
-                    *(f"all {len(entry['tasks'])} tasks", entry["protocol"], entry["label"]),
-                    *(_seeds(entry["seeds"], entry["failed"]), "", ""),
-                    *(_shown(entry[quantity][measure]) for measure in MEASURES),
+                    *(" + ".join(entry["tasks"]), entry["protocol"], entry["label"]),
+                    *(_seeds(" + ".join(map(str, entry["seeds"])), entry["failed"]), "", ""),
+                    *(_shown(entry[quantity] and entry[quantity][measure]) for measure in MEASURES),
                 )
                 for entry in content["across_tasks"]
             ]
@@ -131,9 +134,14 @@ def markdown(content: Mapping[str, Any], notes: Sequence[str]) -> str:
     parts += [READING] if content["groups"] else []
     parts += _section(
         "Probability of improvement",
-        ("Task", "Protocol", "Recipe", "Better than", "Chance"),
-        [(*_where(entry), entry["than"], number(entry["chance"])) for entry in content["improvement"]],
-        "The chance that a random seed of the first ends with a higher return than one of the second.",
+        ("Task", "Protocol", "Recipe", "Better than", "Seeds", "Chance"),
+        [
+            (*_where(entry), entry["than"], " and ".join(map(str, entry["seeds"])), _shown(entry["chance"]))
+            for entry in content["improvement"]
+        ],
+        "The chance that a random seed of the first ends with a higher return than one of the second; in "
+        f"parentheses the {LEVEL:.0%} interval of a bootstrap over the seeds of both (none for a single "
+        "seed, too narrow for few).",
     )
     parts += _section(
         "Evaluations",
@@ -223,37 +231,56 @@ def _across_tasks(
     generator: np.random.Generator,
 ) -> Iterator[dict[str, Any]]:
     """Win rates pooled over the tasks of a recipe. Not returns: those of two tasks have different scales."""
-    pooled: dict[tuple[str, str], list[tuple[Group, Summary]]] = {}
+    pooled: dict[Any, list[tuple[Group, Summary]]] = {}
     for group, of_group in zip(groups, summaries, strict=True):
         if summary := of_group["win_rate"]:
-            pooled.setdefault((group.task.protocol, group.label), []).append((group, summary))
-    for (protocol, label), found in sorted(pooled.items()):
-        if len(found) > 1:
-            yield {
-                "protocol": protocol,
-                "label": label,
-                "tasks": [group.task.name for group, _ in found],
-                "seeds": sum(len(group.runs) for group, _ in found),
-                "failed": sum(len(group.failed) for group, _ in found),
-                "win_rate": {
-                    name: over_seeds([summary.per_seed[name] for _, summary in found], generator).to_json()
-                    for name in MEASURES
-                },
-            }
+            run = group.runs[0]
+            same = group.task.protocol, run.algorithm, run.input_roles, repr(sorted(learning(run).items()))
+            pooled.setdefault(same, []).append((group, summary))
+    several = [
+        found for found in pooled.values() if len({group.task for group, _ in found}) == len(found) > 1
+    ]
+    names = labels([found[0][0].runs[0] for found in several])
+    entries = [_pooled(name, found, generator) for name, found in zip(names, several, strict=True)]
+    yield from sorted(entries, key=lambda entry: (entry["protocol"], entry["tasks"], entry["label"]))
+
+
+def _pooled(
+    label: str, found: Sequence[tuple[Group, Summary]], generator: np.random.Generator
+) -> dict[str, Any]:
+    seeds = [len(group.runs) for group, _ in found]
+    return {
+        "protocol": found[0][0].task.protocol,
+        "label": label,
+        "tasks": [group.task.name for group, _ in found],
+        "seeds": seeds,
+        "failed": sum(len(group.failed) for group, _ in found),
+        "win_rate": {
+            name: over_seeds([summary.per_seed[name] for _, summary in found], generator).to_json()
+            for name in MEASURES
+        }
+        if len(set(seeds)) == 1
+        else None,
+    }
 
 
 def _improvements(
-    groups: Sequence[Group], summaries: Sequence[Mapping[str, Summary | None]]
+    groups: Sequence[Group],
+    summaries: Sequence[Mapping[str, Summary | None]],
+    generator: np.random.Generator,
 ) -> Iterator[dict[str, Any]]:
     for (ours, of_ours), (theirs, of_theirs) in combinations(zip(groups, summaries, strict=True), 2):
         a, b = of_ours["episode_return"], of_theirs["episode_return"]
         if ours.task == theirs.task and a and b:
+            final = a.per_seed["final"], b.per_seed["final"]
+            chance = Estimate(probability_of_improvement(*final), improvement_interval(*final, generator))
             yield {
                 "task": ours.task.name,
                 "protocol": ours.task.protocol,
                 "label": ours.label,
                 "than": theirs.label,
-                "chance": probability_of_improvement(a.per_seed["final"], b.per_seed["final"]),
+                "seeds": [len(values) for values in final],
+                "chance": chance.to_json(),
             }
 
 
@@ -285,8 +312,8 @@ def _failed(entry: Mapping[str, Any]) -> int:
     return sum(run["status"] == "failed" for run in entry["runs"])
 
 
-def _seeds(count: int, failed: int) -> str:
-    return f"{count} ({failed} failed)" if failed else str(count)
+def _seeds(count: str, failed: int) -> str:
+    return f"{count} ({failed} failed)" if failed else count
 
 
 def _range(entry: Mapping[str, Any], counter: str) -> str:

@@ -17,6 +17,7 @@ from typing import NamedTuple, cast
 from pydantic import ValidationError
 
 from marl_sale.config import library, strict_yaml
+from marl_sale.config.effect import effective
 from marl_sale.config.keys import expected, keys, nearest, sections, unknown
 from marl_sale.config.library import RecipeFile, changes_of, flatten, list_recipes, recipe_text
 from marl_sale.config.schema import UNSEEN, Config
@@ -110,14 +111,18 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def idle_overlays(name: str, overrides: Sequence[str] = ()) -> list[str]:
-    """Overlays of a recipe's name without which it would be the very same configuration."""
+    """Overlays of a recipe's name without which nothing that has an effect would be another."""
+
+    def effect(name: str) -> dict[str, Value]:
+        return effective(flatten(load_recipe(name, overrides).config.model_dump()))
+
     recipe, overlays = _split(name)
-    whole = load_recipe(name, overrides).fingerprint
+    whole = effect(name)
     idle = []
     for overlay in overlays:
         without = "".join([recipe, *(other for other in overlays if other != overlay)])
         with suppress(ConfigError):  # what the rest needs is not idle
-            if load_recipe(without, overrides).fingerprint == whole:
+            if effect(without) == whole:
                 idle.append(overlay)
     return idle
 

@@ -14,8 +14,9 @@ import torch
 
 from marl_sale.algorithms._load import build, build_pretraining
 from marl_sale.algorithms.mmsa import Mmsa
-from marl_sale.analysis import runs as analysis
+from marl_sale.analysis import runs as run_files
 from marl_sale.analysis.figures import XAxis
+from marl_sale.analysis.groups import group as group_runs
 from marl_sale.artifacts.manifest import Input
 from marl_sale.artifacts.reader import Artifact, checkpoint_steps
 from marl_sale.config.recipe import Recipe
@@ -192,8 +193,8 @@ def plot(
     runs: Sequence[Path], out: Path, *, seed: int, x: XAxis, below: Collection[Path] = ()
 ) -> StageResult:
     """Plan of `plot`."""
-    agents, evaluations, left_out = analysis.read(runs, below=below)
-    groups = analysis.group(agents)
+    agents, evaluations, left_out = run_files.read(runs, below=below)
+    groups = group_runs(agents)
     _occupied.require_vacant(out, plot_stage.asked_for(agents, evaluations, seed, x))
     lines = [
         f"{group.task.name}: {group.label}, seeds {', '.join(str(run.seed) for run in group.runs)}"

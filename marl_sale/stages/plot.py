@@ -8,7 +8,8 @@ from typing import Literal
 from marl_sale.analysis import figures, tables
 from marl_sale.analysis.curves import aggregate
 from marl_sale.analysis.figures import Line, Panel, XAxis
-from marl_sale.analysis.runs import EvaluationRun, Group, Task, TrainingRun, group, read
+from marl_sale.analysis.groups import Group, group
+from marl_sale.analysis.runs import EvaluationRun, Task, TrainingRun, read
 from marl_sale.artifacts.manifest import MAX_ENTRIES
 from marl_sale.errors import UsageError
 from marl_sale.observer import Observer

@@ -10,6 +10,7 @@ from marl_sale.analysis.statistics import (
     Interval,
     area_under_curve,
     bootstrap_interval,
+    improvement_interval,
     iqm,
     mean_interval,
     probability_of_improvement,
@@ -180,3 +181,21 @@ def test_probability_of_improvement():
     assert probability_of_improvement(theirs, ours) == pytest.approx(1.5 / 6)
     statistic = stats.mannwhitneyu(ours, theirs).statistic
     assert probability_of_improvement(ours, theirs) == pytest.approx(statistic / 6)
+
+
+def test_improvement_interval():
+    generator = np.random.default_rng(2)
+    better, worse = np.array([2.0, 3, 4]), np.array([0.0, 1])
+    assert improvement_interval(better, worse, generator) == Interval(1.0, 1.0)
+    assert improvement_interval(better, worse[:1], generator) is None
+    assert improvement_interval(better[:1], worse, generator) is None
+
+
+def test_improvement_interval_covers_with_ten_seeds():
+    """Two recipes that are alike: the chance is one half, and nearly as often in the interval as it says."""
+    generator = np.random.default_rng(13)
+    found = [
+        improvement_interval(*generator.normal(size=(2, 10)), generator, resamples=200) for _ in range(300)
+    ]
+    covered = np.mean([i is not None and i.low <= 0.5 <= i.high for i in found])
+    assert 0.88 <= covered <= 0.98

@@ -36,6 +36,8 @@ def agent(
     recipe="lbf/8x8-2p-2f-coop",
     env_spec=None,
     overrides=(),
+    settings="",
+    period=1000,
     inputs=(),
     top=1.0,
     status="complete",
@@ -45,14 +47,15 @@ def agent(
 ):
     """An agent artifact whose return rises linearly from 0 to `top` in 10,000 env steps."""
     env_spec = env_spec or spec()
-    settings = f"{algorithm} {env_spec['task']} {env_spec['masks_actions']} {overrides}"
+    identity = f"{algorithm} {env_spec['task']} {env_spec['masks_actions']} {overrides} {settings}"
     with Run.create(
         folder,
         kind="agent",
         recipe=recipe,
         overrides=overrides,
-        config_text=f"algorithm: {algorithm}\nevaluation:\n  period: 1000\ntrain:\n  log_period: 1000\n",
-        fingerprint=hashlib.sha256(settings.encode()).hexdigest(),
+        config_text=f"algorithm: {algorithm}\nevaluation:\n  period: {period}\ntrain:\n  log_period: 1000\n"
+        + settings,
+        fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
         seed=seed,
         env_spec=env_spec,
         inputs=inputs,
@@ -162,7 +165,7 @@ def test_the_figures_of_the_table(two_recipes, tmp_path):
     table = (tmp_path / "out/table.md").read_text()
     row = "| all actions available | mmsa | 3 | 10,000–10,014 | 20 | 0.900 (0.800 to 1.000) |"
     assert row in table
-    assert "| mmsa | qmix | 1.000 |" in table
+    assert "| mmsa | qmix | 3 and 3 | 1.000 (1.000 to 1.000) |" in table
 
 
 def test_seeds_are_aligned_on_multiples_of_the_evaluation_period(two_recipes, tmp_path):
@@ -228,7 +231,29 @@ def test_win_rates_are_pooled_over_tasks_with_seeds_stratified(tmp_path):
     (pooled,) = Artifact.open(tmp_path / "out", kind="report").json("report")["across_tasks"]
     # No spread within a task: whatever seeds are drawn, two are of each.
     assert pooled["win_rate"]["final"] == {"value": 0.75, "ci95": [0.75, 0.75]}
-    assert "| all 2 tasks | all actions available | mmsa | 4 |" in (tmp_path / "out/table.md").read_text()
+    tasks = "lbf/5x5-2p-1f-coop + lbf/8x8-2p-2f-coop"
+    table = (tmp_path / "out/table.md").read_text()
+    assert f"| {tasks} | all actions available | mmsa | 2 + 2 |  |  | 0.750 (0.750 to 0.750) |" in table
+
+
+def test_no_task_outweighs_another_in_a_pooled_win_rate(tmp_path):
+    runs = [agent(tmp_path / f"a{seed}", seed=seed, env_spec=spec("5x5-2p-1f-coop")) for seed in range(3)]
+    draw([*runs, agent(tmp_path / "b")], tmp_path / "out", ())
+    (pooled,) = Artifact.open(tmp_path / "out", kind="report").json("report")["across_tasks"]
+    assert (pooled["seeds"], pooled["win_rate"]) == ([3, 1], None)
+    assert "| mmsa | 3 + 1 |  |  | – | – | – |" in (tmp_path / "out/table.md").read_text()
+
+
+def test_different_settings_are_not_pooled_over_tasks(tmp_path):
+    rates = {"5x5-2p-1f-coop": 0.1, "8x8-2p-2f-coop": 0.2}
+    runs = [
+        agent(tmp_path / task, env_spec=spec(task), settings=f"optimiser:\n  learning_rate: {rate}\n")
+        for task, rate in rates.items()
+    ]
+    draw(runs, tmp_path / "out", ())
+    report = Artifact.open(tmp_path / "out", kind="report").json("report")
+    assert [group["label"] for group in report["groups"]] == ["mmsa", "mmsa"]  # each alone in its panel
+    assert report["across_tasks"] == []
 
 
 def test_a_family_without_success_has_no_win_rate(tmp_path):
@@ -311,7 +336,7 @@ def test_a_failed_seed_is_drawn_to_its_last_row_and_counted(tmp_path):
     table = (tmp_path / "out/table.md").read_text()
     assert "1 of 3 seeds failed" in table
     assert "| mmsa | 3 (1 failed) | 4,014–10,007 |" in table
-    assert "| mmsa | 4 (1 failed) |" in table  # over both tasks
+    assert "| mmsa | 1 + 3 (1 failed) |" in table  # over both tasks
     assert "| 2 | failed | 4,014 |" in table
     drawn = [row for row in cells(tmp_path / "out", "episode_return") if row["run"] == name]
     assert float(drawn[-1]["env_steps"]) == 4014
@@ -378,9 +403,62 @@ def test_a_start_from_a_world_model_is_another_recipe(tmp_path):
 def test_a_label_names_what_learning_depends_on(tmp_path):
     watched = ("evaluation.period=50000", "train.checkpoint_period=100000", "train.keep_checkpoints=best")
     overrides = ("agent.head=bilinear", *watched)
-    draw([agent(tmp_path / "run", overrides=overrides)], tmp_path / "out")
+    settings = "agent:\n  head: bilinear\nsale:\n  enabled: true\n"
+    draw([agent(tmp_path / "run", overrides=overrides, settings=settings)], tmp_path / "out")
     labels = {row["recipe"] for row in cells(tmp_path / "out", "episode_return")}
-    assert labels == {"mmsa agent.head=bilinear"}
+    assert labels == {"mmsa head=bilinear"}
+
+
+def test_a_label_names_where_configurations_differ_whatever_was_asked_for(tmp_path):
+    """Recipes change: of two runs, one may set what the other's recipe had anyway."""
+    size, other = "replay:\n  batch_episodes: 16\n", "agent:\n  hidden_size: 64\n"
+    runs = [
+        agent(tmp_path / "a", settings=size + other, overrides=("replay.batch_episodes=16",)),
+        agent(tmp_path / "b", settings=size + other.replace("64", "32")),
+    ]
+    draw(runs, tmp_path / "out")
+    labels = {row["recipe"] for row in cells(tmp_path / "out", "episode_return")}
+    assert labels == {"mmsa agent.hidden_size=64", "mmsa agent.hidden_size=32"}
+
+
+def test_a_label_names_an_overlay_but_not_what_it_sets(tmp_path):
+    plain, without = "sale:\n  enabled: true\n  size: 64\n", "sale:\n  enabled: false\n  size: 64\n"
+    runs = [
+        agent(tmp_path / "a", settings=plain),
+        agent(tmp_path / "b", settings=without, recipe="lbf/8x8-2p-2f-coop+no-sale"),
+        agent(tmp_path / "c", settings=plain.replace("64", "32"), overrides=("sale.size=32",)),
+        agent(tmp_path / "d", algorithm="qmix", settings=plain.replace("64", "8")),
+    ]
+    draw(runs, tmp_path / "out")
+    labels = {row["recipe"] for row in cells(tmp_path / "out", "episode_return")}
+    assert labels == {"mmsa sale.size=64", "mmsa no-sale", "mmsa sale.size=32", "qmix"}
+
+
+def test_labels_too_long_for_a_legend_still_differ(tmp_path):
+    many = "loss_weights:\n" + "".join(
+        f"  {name}: 1.23456789\n" for name in ("td", "sale", "rec", "kl", "reg", "inv")
+    )
+    parts = "sale:\n  enabled: true\nworld_model:\n  enabled: true\n"
+    runs = [
+        agent(tmp_path / "a", settings=parts + many.replace("1.2", "2.1")),
+        agent(tmp_path / "b", settings=parts + many),
+        agent(tmp_path / "c", settings=parts + many + "optimiser:\n  learning_rate: 0.1\n"),
+        agent(tmp_path / "d", settings=parts + many + "optimiser:\n  learning_rate: 0.2\n"),
+    ]
+    draw(runs, tmp_path / "out")
+    labels = {row["recipe"] for row in cells(tmp_path / "out", "episode_return")}
+    assert len(labels) == 4
+    assert max(map(len, labels)) <= 120
+
+
+def test_runs_of_different_length_are_told_apart_by_it(tmp_path):
+    runs = [
+        agent(tmp_path / str(steps), settings=f"mixer:\n  size: 32\nenv_steps: {steps}\n")
+        for steps in (1000, 2000)
+    ]
+    draw(runs, tmp_path / "out")
+    labels = {row["recipe"] for row in cells(tmp_path / "out", "episode_return")}
+    assert labels == {"mmsa env_steps=1000", "mmsa env_steps=2000"}
 
 
 def test_the_same_label_for_two_recipes_is_told_apart(tmp_path):
@@ -422,10 +500,25 @@ def test_a_damaged_stream_is_named(tmp_path):
 
 
 def test_foreign_text_is_text(tmp_path):
-    hostile = "=1+1|$x_2$ $<b>[a](b)"
-    folder = agent(tmp_path / "agent", overrides=(hostile,))
+    hostile = "=1|$x_2$ $<b>[a](b)"
+    folder = agent(tmp_path / "agent", recipe=f"lbf/8x8-2p-2f-coop+{hostile}")
     draw([folder], tmp_path / "out")
     svg = (tmp_path / "out/figures/episode_return.svg").read_text()
     assert "$x_2$" in svg  # the comment beside the drawn glyphs: read as text, not as math
     assert "<b>" not in svg
-    assert r"mmsa =1+1\|\$x\_2\$ \$\<b\>\[a\](b)" in (tmp_path / "out/table.md").read_text()
+    assert r"mmsa =1\|\$x\_2\$ \$\<b\>\[a\](b)" in (tmp_path / "out/table.md").read_text()
+
+
+@pytest.mark.parametrize("stream", ["train", "evaluation"])
+def test_a_stream_that_a_manifest_lists_and_nobody_finds_is_damage(tmp_path, stream):
+    folder = agent(tmp_path / "agent")
+    (folder / f"metrics/{stream}.jsonl").unlink()
+    with pytest.raises(ArtifactError, match=rf"{stream}\.jsonl"):
+        draw([folder], tmp_path / "out", below={folder})
+
+
+@pytest.mark.parametrize("period", [0, -5])
+def test_a_period_below_one_is_damage(tmp_path, period):
+    folder = agent(tmp_path / "agent", period=period)
+    with pytest.raises(ArtifactError, match=rf"evaluation\.period is {period}"):
+        draw([folder], tmp_path / "out")

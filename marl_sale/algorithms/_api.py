@@ -15,8 +15,8 @@ from marl_sale.nn.utility import LinearHead, sale_head
 from marl_sale.spec import EnvSpec
 
 
-def build_agent(config: Config, spec: EnvSpec, *, with_sale: bool) -> Agent:
-    """Core, head and, where asked for, the embedding that feeds the head."""
+def build_agent(config: Config, spec: EnvSpec) -> Agent:
+    """Core, head and, with SALE, the embedding that feeds the head."""
     agent = config.agent
     core = Core(
         spec.obs_size,
@@ -27,7 +27,7 @@ def build_agent(config: Config, spec: EnvSpec, *, with_sale: bool) -> Agent:
         previous_action=agent.previous_action,
         agent_id=agent.agent_id,
     )
-    if not with_sale:
+    if not config.with_sale:
         return Agent(core, LinearHead(agent.hidden_size, spec.n_actions), None)
     head = sale_head(agent.head, agent.hidden_size, spec.n_actions, config.sale.size)
     return Agent(core, head, build_sale(config, agent.hidden_size, spec.n_actions, n_choices=1))
@@ -82,6 +82,10 @@ class Algorithm(nn.Module, ABC):
     @abstractmethod
     def copy_targets(self) -> None:
         """Periodic copies: online → target."""
+
+    def generators(self) -> dict[str, torch.Generator]:
+        """What updates draw random numbers from. The name of each seeds it, and stands in checkpoints."""
+        return {}
 
     def remember(self) -> None:
         """Keep what the latest losses showed, once their update is made; one left out leaves no trace."""

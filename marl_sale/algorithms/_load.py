@@ -4,7 +4,7 @@ from typing import TypeVar
 
 import torch
 
-from marl_sale.algorithms._api import Algorithm, build_agent
+from marl_sale.algorithms._api import Algorithm
 from marl_sale.algorithms.mmsa import Mmsa
 from marl_sale.algorithms.pretraining import Pretraining
 from marl_sale.algorithms.qmix import Qmix
@@ -25,9 +25,8 @@ def _build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "weights"))
         algorithm = kind(config, spec)
-    for part in algorithm.modules():
-        if isinstance(part, Mmsa):
-            part.noise_generator.manual_seed(derive(seed, "latent noise"))
+    for name, generator in algorithm.generators().items():
+        generator.manual_seed(derive(seed, name.replace("_", " ")))
     algorithm.to(device)
     algorithm.start()
     return algorithm
@@ -47,4 +46,4 @@ def build_pretraining(
 
 def build_policy(config: Config, spec: EnvSpec) -> Agent:
     """The agents' network alone, on the CPU: what an agent artifact's weights are loaded into."""
-    return build_agent(config, spec, with_sale=config.algorithm == "mmsa" and config.sale.enabled)
+    return REGISTRY[config.algorithm].policy(config, spec)

@@ -31,7 +31,7 @@ class Mmsa(Qmix):
     """
 
     def __init__(self, config: Config, spec: EnvSpec) -> None:
-        self.with_sale = config.sale.enabled
+        self.with_sale = config.with_sale
         self.with_state_sale = self.with_sale and config.sale.global_state and config.mixer.global_state
         self.imagination_length = config.world_model.imagination_length if config.world_model.enabled else 0
         super().__init__(config, spec)
@@ -233,6 +233,9 @@ class Mmsa(Qmix):
             made += [(f"imagined latent {step}", each) for step, each in enumerate(latents, start=1)]
             made.append(("encoded roll-out", self.rollout_encoder(latents)))
         return made
+
+    def generators(self) -> dict[str, torch.Generator]:
+        return {"latent_noise": self.noise_generator}
 
     def imagined_steps(self, batch: Batch) -> int:
         return self.imagination_length * len(batch.obs)

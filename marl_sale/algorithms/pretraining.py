@@ -83,5 +83,8 @@ class Pretraining(Algorithm):
         z_sa = self.agent.z_sa(h, batch.actions_by_row)
         return self.mmsa.representation_losses(batch, h, h, z_sa, self.mmsa.posterior(h))
 
+    def generators(self) -> dict[str, torch.Generator]:
+        return self.mmsa.generators()
+
     def copy_targets(self) -> None:
         self.mmsa.copy_targets()

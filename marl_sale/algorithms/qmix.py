@@ -13,7 +13,7 @@ from marl_sale.algorithms._api import Algorithm, build_agent, copy_weights
 from marl_sale.config.schema import Config
 from marl_sale.data.batch import Batch
 from marl_sale.functional.targets import td_loss, td_target
-from marl_sale.nn.agent import Choice
+from marl_sale.nn.agent import Agent, Choice
 from marl_sale.nn.mixers import IndependentMixer, QmixMixer, SumMixer
 from marl_sale.spec import EnvSpec
 
@@ -23,13 +23,17 @@ class Qmix(Algorithm):
 
     def __init__(self, config: Config, spec: EnvSpec) -> None:
         super().__init__(config, spec)
-        self.agent = build_agent(config, spec, with_sale=self.with_sale)
+        self.agent = self.policy(config, spec)
         self.mixer = self._build_mixer()
         self.target_agent = copy.deepcopy(self.agent).requires_grad_(False)
         self.target_mixer = copy.deepcopy(self.mixer).requires_grad_(False)
 
-    with_sale = False
     noted_names = ("q_taken", "td_target", "td_error_abs")
+
+    @classmethod
+    def policy(cls, config: Config, spec: EnvSpec) -> Agent:
+        """What acts, and all that an evaluation builds."""
+        return build_agent(config, spec)
 
     @property
     def context_size(self) -> int:

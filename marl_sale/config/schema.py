@@ -128,6 +128,10 @@ class Evaluation(Section):
     num_envs: Annotated[int, Field(ge=1, le=65536)]
 
 
+MODEL_BASED = ("mmsa",)
+"""Algorithms with the parts that the sections `sale` and `world_model` describe; the others ignore them."""
+
+
 class Config(Section):
     """Everything that decides a result, except the seed; and how a run is kept."""
 
@@ -146,15 +150,23 @@ class Config(Section):
     pretrain: Pretrain
     evaluation: Evaluation
 
+    @property
+    def with_sale(self) -> bool:
+        return self.algorithm in MODEL_BASED and self.sale.enabled
+
+    @property
+    def with_world_model(self) -> bool:
+        return self.algorithm in MODEL_BASED and self.world_model.enabled
+
     @model_validator(mode="after")
     def _sections_fit(self) -> "Config":
-        imagines = self.world_model.enabled and self.world_model.imagination_length > 0
+        imagines = self.with_world_model and self.world_model.imagination_length > 0
         problems = []  # each names its keys in full: messages add where they were given
         if self.exploration.finish > self.exploration.start:
             problems.append("exploration.finish must not exceed exploration.start")
         if self.replay.batch_episodes > self.replay.capacity_episodes:
             problems.append("replay.batch_episodes must not exceed replay.capacity_episodes")
-        if self.algorithm == "mmsa" and not self.mixer.global_state and not imagines:
+        if self.algorithm in MODEL_BASED and not self.mixer.global_state and not imagines:
             problems.append(
                 "mixer.global_state: false leaves the mixer without input unless an imagined roll-out "
                 "feeds it (world_model.enabled: true, world_model.imagination_length ≥ 1)"

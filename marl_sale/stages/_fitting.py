@@ -188,7 +188,7 @@ class Fitting:
         self.started -= state["seconds"]
 
     def _generators(self) -> dict[str, torch.Generator]:
-        return {"batches": self.generator, "latent_noise": self.fit.mmsa.noise_generator}
+        return {"batches": self.generator, **self.fit.generators()}
 
     def _pass(self) -> dict[str, float]:
         """One update on every batch of the episodes to fit; mean of each loss over episodes or chunks."""

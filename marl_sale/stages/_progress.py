@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from marl_sale.algorithms.mmsa import Mmsa
 from marl_sale.algorithms.qmix import Qmix
 from marl_sale.artifacts.reader import Checkpoint
 from marl_sale.artifacts.writer import CheckpointWriter
@@ -141,7 +140,4 @@ class Progress:
             group["lr"] = self.algorithm.config.optimiser.learning_rate * RATE_AFTER_ROLLBACK**self.rollbacks
 
     def _generators(self) -> dict[str, torch.Generator]:
-        generators = {"sampling": self.sampling}
-        if isinstance(self.algorithm, Mmsa):
-            generators["latent_noise"] = self.algorithm.noise_generator
-        return generators
+        return {"sampling": self.sampling, **self.algorithm.generators()}

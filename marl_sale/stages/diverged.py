@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from marl_sale.algorithms._load import build
-from marl_sale.algorithms.mmsa import Mmsa
 from marl_sale.algorithms.qmix import Qmix
 from marl_sale.artifacts.reader import Artifact
 from marl_sale.artifacts.store import Run
@@ -44,23 +43,22 @@ class Guard:
 class TooManySkippedError(DivergedError):
     """Training cannot go on from here; carries what the last update left out was made of."""
 
-    def __init__(self, cause: NotFiniteError, batch: Batch, noise: Tensor | None, rollbacks: int) -> None:
+    def __init__(self, cause: NotFiniteError, batch: Batch, noise: dict[str, Tensor], rollbacks: int) -> None:
         super().__init__(cause.what, cause.hint)
         self.first, self.batch, self.noise, self.rollbacks = cause.first, batch, noise, rollbacks
         self.can_go_back = False
 
 
-def noise_state(algorithm: Qmix) -> Tensor | None:
-    """Where the generator of latent noise stands (None: there is no noise)."""
-    return algorithm.noise_generator.get_state() if isinstance(algorithm, Mmsa) else None
+def noise_state(algorithm: Qmix) -> dict[str, Tensor]:
+    """Where the generators of updates stand."""
+    return {name: generator.get_state() for name, generator in algorithm.generators().items()}
 
 
 def keep(written: Run, algorithm: Qmix, error: TooManySkippedError) -> None:
     """Write the bundle: weights, batch, and the noise of the update, floats as their bits (NaN included)."""
     tensors = {f"learner.{name}": value for name, value in algorithm.state_dict().items()}
     tensors |= {f"batch.{name}": value for name, value in error.batch.tensors().items()}
-    if error.noise is not None:
-        tensors["noise"] = error.noise
+    tensors |= {f"noise.{name}": state for name, state in error.noise.items()}
     bits = {name: value.cpu().view(_AS_BITS.get(value.dtype, value.dtype)) for name, value in tensors.items()}
     written.write_tensors(f"{_BUNDLE}/update", bits)
     about = {"updates": algorithm.updates, "first_not_finite": error.first, "what": error.what}
@@ -84,8 +82,8 @@ def repeat(path: Path) -> NotFiniteError:
         return {name: stored[f"{prefix}.{name}"].view(value.dtype) for name, value in like.items()}
 
     algorithm.load_state_dict(part("learner", algorithm.state_dict()))
-    if isinstance(algorithm, Mmsa):
-        algorithm.noise_generator.set_state(stored["noise"])
+    for name, generator in algorithm.generators().items():
+        generator.set_state(stored[f"noise.{name}"])
     batch = {
         name.removeprefix("batch."): value.view(torch.float32) if value.dtype == torch.int32 else value
         for name, value in stored.items()

@@ -154,16 +154,15 @@ def _update(algorithm: Algorithm) -> int:
     seen = spec.obs_size + 2 * spec.n_actions + agents
     per_agent = seen + 12 * config.agent.hidden_size + 4 * spec.n_actions
     per_row = 2 * spec.state_size + 4 * (config.mixer.size * agents + config.mixer.hypernet_size)
-    if config.algorithm == "mmsa":
-        sale, model = config.sale, config.world_model
-        if sale.enabled:
-            per_agent += spec.n_actions * sale.size + 6 * (sale.hidden_size + sale.size)
-            per_row += 6 * (sale.hidden_size + sale.size)
-        if model.enabled:
-            layers = 4 * (model.hidden_size + model.latent_size)
-            per_step = layers + config.agent.hidden_size + spec.n_actions * (1 + sale.size * sale.enabled)
-            per_agent += 2 * layers + model.imagination_length * per_step
-            per_row += 2 * spec.state_size
+    sale, model = config.sale, config.world_model
+    if config.with_sale:
+        per_agent += spec.n_actions * sale.size + 6 * (sale.hidden_size + sale.size)
+        per_row += 6 * (sale.hidden_size + sale.size)
+    if config.with_world_model:
+        layers = 4 * (model.hidden_size + model.latent_size)
+        per_step = layers + config.agent.hidden_size + spec.n_actions * (1 + sale.size * config.with_sale)
+        per_agent += 2 * layers + model.imagination_length * per_step
+        per_row += 2 * spec.state_size
     return 2 * _FLOAT * rows * (agents * per_agent + per_row)
 
 

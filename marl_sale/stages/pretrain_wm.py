@@ -57,7 +57,7 @@ def gather(
 def require_possible(recipe: Recipe, policy: Path | None, dataset: Path | None) -> None:
     """UsageError where the recipe has nothing to pre-train, or episodes are asked for twice."""
     config = recipe.config
-    if config.algorithm != "mmsa" or not (config.world_model.enabled or config.sale.enabled):
+    if not (config.with_world_model or config.with_sale):
         raise UsageError(
             f"{recipe.name}: has neither world model nor SALE, so there is nothing to pre-train",
             "use the mmsa recipe of the task",

@@ -140,9 +140,7 @@ def _cell(
     config = recipe.config
     changes = [word for change in recipe.overrides for word in ("--set", change)]
     common = [given, *changes, "--seed", str(seed), *([] if device == "auto" else ["--device", device])]
-    pretrains = (
-        pretrain and config.algorithm == "mmsa" and (config.world_model.enabled or config.sale.enabled)
-    )
+    pretrains = pretrain and (config.with_world_model or config.with_sale)
     steps = []
     if pretrains:
         steps.append(_step("pretrain-wm", "world-model", name, folder, common))

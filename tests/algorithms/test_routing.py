@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from marl_sale.algorithms._load import build, build_pretraining
 from marl_sale.config.schema import Config
 from marl_sale.data.batch import Batch
-from marl_sale.data.episodes import Episodes
-from marl_sale.data.replay import replay_of
 from marl_sale.spec import EnvSpec
 
 GROUPS = {
@@ -48,13 +46,6 @@ ROUTES: Mapping[str, set[str]] = {
     "inv": {"posterior", *PRIOR, "latent inverse", "action inverse"},
     "core": {"core", "core decoder"},
 }
-
-
-@pytest.fixture
-def batch(spec: EnvSpec, random_episodes: Callable[..., Episodes]) -> Batch:
-    return replay_of(spec, random_episodes(spec, [6, 2, 4, 1]), bootstrap_at_time_limit=False).pack(
-        torch.arange(4)
-    )
 
 
 def group_of(name: str) -> str:

@@ -34,8 +34,7 @@ def core(
 @pytest.fixture(params=["mlp", "bilinear", None], ids=str)
 def agent(request: pytest.FixtureRequest, small_config: Callable[..., Config], spec: EnvSpec) -> Agent:
     head = request.param
-    config = small_config(changes=[f"agent.head={head}"] if head else [])
-    return build_agent(config, spec, with_sale=head is not None)
+    return build_agent(small_config(changes=[f"agent.head={head}" if head else "sale.enabled=false"]), spec)
 
 
 @pytest.mark.parametrize("kind", ["gru", "feedforward"])

@@ -14,6 +14,7 @@ import torch
 from comparison import Flat, KillAt, Killed, contents, differing, disturb, without_last_words
 
 from marl_sale.algorithms._api import Algorithm
+from marl_sale.algorithms._load import REGISTRY
 from marl_sale.artifacts.manifest import read_manifest
 from marl_sale.artifacts.metrics import MetricsWriter
 from marl_sale.config.recipe import Recipe
@@ -40,7 +41,7 @@ TASKS = {
 }
 PACKAGES = {"vmas": "vmas", "mamujoco": "mujoco"}
 """That the task of a family needs."""
-ALGORITHMS = ("mmsa", "qmix", "vdn", "iql")
+ALGORITHMS = tuple(REGISTRY)
 CHUNKS = ("replay.chunk_length=3", "replay.burn_in=2")
 FEEDFORWARD = ("agent.core=feedforward", "agent.head=bilinear", "optimiser.name=rmsprop")
 CASES = [(family, algorithm, ()) for family in TASKS for algorithm in ALGORITHMS]

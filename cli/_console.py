@@ -2,11 +2,12 @@
 
 import json
 import math
+import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -171,8 +172,13 @@ class Lines:
         self._printed, self._pending = self._clock(), False
 
     def _write(self, text: str) -> None:
-        self._stream.write(plain(text) + "\n")
-        self._stream.flush()
+        try:
+            self._stream.write(plain(text) + "\n")
+            self._stream.flush()
+        except BrokenPipeError:  # `2>&1 | head`: nobody reads on, which is no reason to stop training
+            self._stream = Path(os.devnull).open("w")  # noqa: SIM115
+            with suppress(OSError):
+                os.dup2(self._stream.fileno(), sys.stderr.fileno())
 
 
 class Together:

@@ -7,6 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
+
+def given_path(text: str) -> Path:
+    """A path from the command line. An empty one would be the current folder."""
+    if not text:
+        raise typer.BadParameter("is empty: the command that should have printed it did not finish.")
+    return Path(text)
+
+
 RecipeName = Annotated[
     str,
     typer.Argument(
@@ -25,6 +33,7 @@ Out = Annotated[
     Path | None,
     typer.Option(
         "--out",
+        parser=given_path,
         metavar="DIR",
         help="The artifact folder itself; new or empty. Default: below results/.",
         show_default=False,
@@ -57,7 +66,7 @@ Resume = Annotated[
         "--resume", help="Go on with the unfinished run in the output folder, from its last checkpoint."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, say what would be done, and write nothing.")
 ]

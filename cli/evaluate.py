@@ -12,7 +12,7 @@ from ._recipe import resolve
 
 
 def _checkpoint(value: str | None) -> str | None:
-    if value is not None and value not in ("latest", "best") and not value.isdecimal():
+    if value is not None and value not in ("latest", "best") and not (value.isdecimal() and len(value) <= 18):
         raise typer.BadParameter(f"{value!r} is neither latest nor best nor a step.")
     return value
 
@@ -56,6 +56,7 @@ def evaluate(
         Literal["native", "original"] | None,
         typer.Option(
             "--backend",
+            metavar="native|original",
             help="Play in this backend of the task. Default: that of the agent or the recipe.",
             show_default=False,
         ),

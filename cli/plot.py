@@ -7,7 +7,16 @@ import typer
 
 from ._console import deliver, observing
 from ._errors import translated
-from ._options import Debug, DryRun, Json, Out, Quiet, Seed, command_line
+from ._options import (
+    Debug,
+    DryRun,
+    Json,
+    Out,
+    Quiet,
+    Seed,
+    command_line,
+    given_path,
+)
 
 
 @translated
@@ -15,6 +24,7 @@ def plot(
     runs: Annotated[
         list[Path],
         typer.Argument(
+            parser=given_path,
             metavar="RUN...",
             help="Agent and evaluation artifacts, or folders that hold some at any depth.",
             show_default=False,

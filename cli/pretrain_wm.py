@@ -22,6 +22,7 @@ from ._options import (
     Seed,
     TensorBoard,
     command_line,
+    given_path,
 )
 from ._recipe import resolve
 
@@ -32,19 +33,28 @@ def pretrain_wm(
     policy: Annotated[
         Path | None,
         typer.Option(
-            "--policy", metavar="AGENT", help="Gather the episodes with this agent instead of at random."
+            "--policy",
+            parser=given_path,
+            metavar="AGENT",
+            help="Gather the episodes with this agent instead of at random.",
         ),
     ] = None,
     dataset: Annotated[
         Path | None,
         typer.Option(
-            "--dataset", metavar="ARTIFACT", help="Fit to a stored dataset instead of gathering episodes."
+            "--dataset",
+            parser=given_path,
+            metavar="ARTIFACT",
+            help="Fit to a stored dataset instead of gathering episodes.",
         ),
     ] = None,
     save_dataset: Annotated[
         Path | None,
         typer.Option(
-            "--save-dataset", metavar="DIR", help="Also keep the gathered episodes, as a dataset artifact."
+            "--save-dataset",
+            parser=given_path,
+            metavar="DIR",
+            help="Also keep the gathered episodes, as a dataset artifact.",
         ),
     ] = None,
     expect_sha256: ExpectSha256 = None,

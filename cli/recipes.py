@@ -120,10 +120,13 @@ def cp(
         f"# Check it:  marl-sale recipes validate {file}\n"
         f"# Use it:    marl-sale train {file}    (overlays join as usual: {file}+tiny)\n"
     )
-    text = header + _text(name, [])
     try:
-        with file.open("x", encoding="utf-8") as new:
-            new.write(text)
+        content = (header + _text(name, [])).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{str(file)!r}: not UTF-8", "Choose another name.") from None
+    try:
+        with file.open("xb") as new:
+            new.write(content)
     except FileExistsError:
         raise UsageError(f"{file}: exists; it was not touched", "Choose another name.") from None
     except FileNotFoundError:

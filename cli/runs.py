@@ -12,7 +12,12 @@ from marl_sale.errors import ArtifactError
 
 from ._console import complain, number, table
 from ._errors import translated
-from ._options import Debug, ExpectSha256, Json
+from ._options import (
+    Debug,
+    ExpectSha256,
+    Json,
+    given_path,
+)
 
 if TYPE_CHECKING:
     from marl_sale.artifacts.lineage import Ancestor
@@ -28,7 +33,10 @@ app = typer.Typer(
 RESULTS = Path("results")
 """Where commands write by default."""
 
-RunPath = Annotated[Path, typer.Argument(metavar="ARTIFACT", show_default=False, help="An artifact folder.")]
+RunPath = Annotated[
+    Path,
+    typer.Argument(parser=given_path, metavar="ARTIFACT", show_default=False, help="An artifact folder."),
+]
 
 
 @app.command("ls")
@@ -60,7 +68,8 @@ def ls(
     elif rows:
         now = datetime.now(UTC)
         shown = [
-            (*map(_cell, list(row.values())[:-2]), _age(row["updated"], now), row["path"]) for row in rows
+            (*map(_cell, list(row.values())[:-2]), _age(row["updated"], now), row["path"])
+            for row in ({**row, "recipe": _short(row["recipe"])} for row in rows)
         ]
         typer.echo(table(shown, heading=("kind", "status", "recipe", "seed", "env steps", "age", "path")))
     else:
@@ -174,6 +183,11 @@ def _summary(path: Path, manifest: "Manifest") -> dict[str, str | int | float | 
 
 def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value) if value is not None else "-"
+
+
+def _short(recipe: object) -> object:
+    """A report on many recipes names them all."""
+    return recipe[:59] + "…" if isinstance(recipe, str) and len(recipe) > 60 else recipe
 
 
 def _age(updated: object, now: datetime) -> str:

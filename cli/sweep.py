@@ -10,7 +10,14 @@ import typer
 
 from ._console import complain, table
 from ._errors import translated
-from ._options import Debug, Device, DryRun, Json, Quiet
+from ._options import (
+    Debug,
+    Device,
+    DryRun,
+    Json,
+    Quiet,
+    given_path,
+)
 
 if TYPE_CHECKING:
     from marl_sale.artifacts.sweep import Sweep
@@ -68,6 +75,7 @@ def sweep(
         Path | None,
         typer.Option(
             "--out",
+            parser=given_path,
             metavar="DIR",
             help="Folder of the sweep; new or empty. Default: below results/sweeps/, named after its cells.",
             show_default=False,

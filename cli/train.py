@@ -22,6 +22,7 @@ from ._options import (
     Seed,
     TensorBoard,
     command_line,
+    given_path,
 )
 from ._recipe import resolve
 
@@ -31,7 +32,12 @@ def train(
     recipe: RecipeName,
     world_model: Annotated[
         Path | None,
-        typer.Option("--world-model", metavar="ARTIFACT", help="Start from this pre-trained world model."),
+        typer.Option(
+            "--world-model",
+            parser=given_path,
+            metavar="ARTIFACT",
+            help="Start from this pre-trained world model.",
+        ),
     ] = None,
     expect_sha256: ExpectSha256 = None,
     resume: Resume = False,

@@ -64,6 +64,12 @@ class ArtifactError(MarlSaleError):
         super().__init__(what, hint)
 
 
+class UnreachableError(ArtifactError):
+    """The system could not answer just now; nothing is known to be damaged."""
+
+    exit_code = ExitCode.STOPPED
+
+
 class RunExistsError(MarlSaleError):
     """The output folder is not empty; nothing in it was touched."""
 

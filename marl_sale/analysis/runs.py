@@ -11,7 +11,7 @@ from jaxtyping import Float64
 
 from marl_sale.analysis.curves import SeedCurve, seed_curve
 from marl_sale.artifacts.manifest import Input, Manifest
-from marl_sale.artifacts.reader import Artifact
+from marl_sale.artifacts.reader import Artifact, standing
 from marl_sale.config import strict_yaml
 from marl_sale.config.library import flatten
 from marl_sale.errors import ArtifactError, ConfigError, UsageError
@@ -73,6 +73,8 @@ class TrainingRun:
     train: Rows
     evaluation: Rows
     as_input: Input
+    notes: tuple[str, ...]
+    """What its manifest says that is worth knowing: with what it went on, that it went back."""
 
     @property
     def kind(self) -> Kind:
@@ -208,7 +210,7 @@ def _training_run(artifact: Artifact) -> TrainingRun:
     return TrainingRun(
         id=manifest.id,
         seed=manifest.seed,
-        status=manifest.status,
+        status=standing(artifact.path, manifest),
         folder=artifact.path.as_posix(),
         recipe=manifest.recipe,
         overrides=manifest.overrides,
@@ -222,6 +224,7 @@ def _training_run(artifact: Artifact) -> TrainingRun:
         train=_stream(artifact, "train"),
         evaluation=_stream(artifact, "evaluation"),
         as_input=artifact.as_input("agent"),
+        notes=tuple(manifest.notes),
     )
 
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from marl_sale.errors import ArtifactError, DiskFullError
+from marl_sale.errors import ArtifactError, DiskFullError, UnreachableError
 
 TEMPORARY = ".tmp-"
 """Prefix of everything not yet committed, and of what is being deleted; resuming sweeps it away."""
@@ -33,13 +33,18 @@ _HINTS = {
     errno.EIO: "the disk fails: copy elsewhere what can still be read",
 }
 
+_PASSING = (errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""A file server that is away for a moment, or too much open at once."""
+
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _CHUNK = 1 << 20
 
 
 @contextmanager
 def explained(action: str, path: Path) -> Iterator[None]:
-    """Translate what the system refuses: DiskFullError when there is no space, else ArtifactError."""
+    """Translate what the system refuses: DiskFullError when there is no space, UnreachableError where it may
+    pass, else ArtifactError.
+    """
     try:
         yield
     except OSError as error:
@@ -51,6 +56,8 @@ def explained(action: str, path: Path) -> Iterator[None]:
             ) from error
         reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
         what = f"{path}: cannot {action}: {reason}"
+        if error.errno in _PASSING:
+            raise UnreachableError(what, "nothing is damaged by that: try again") from error
         if error.errno in _HINTS:
             raise ArtifactError(what, _HINTS[error.errno]) from error
         raise ArtifactError(what) from error

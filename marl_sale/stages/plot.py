@@ -179,6 +179,12 @@ def _notes(groups: Sequence[Group], evaluations: Sequence[EvaluationRun]) -> Ite
     if unfinished := [run for run in runs if run.status not in ("complete", "failed")]:
         names = ", ".join(f"{run.id} ({run.status})" for run in unfinished)
         yield f"{len(unfinished)} of {len(runs)} runs are not complete: {names}"
+    for run in runs:
+        yield from (f"{run.id}: {note}" for note in run.notes)
+        if "evaluation_episodes" in run.evaluation[-1] and run.evaluation[-1].get("episode_return") is None:
+            yield f"{run.id}: its last evaluation has no return; the one before counts as final"
+    if any("world-model" in run.input_roles for run in runs):
+        yield "env steps do not count those of pre-training (recipes that start from world-model)"
     tasks = {run.task for run in runs} | {run.task for run in evaluations}
     if len({task.protocol for task in tasks}) > 1:
         protocols = "; ".join(sorted(f"{task.name}: {task.protocol}" for task in tasks))

@@ -33,7 +33,13 @@ from marl_sale.stages._progress import Averages, Counters, Progress
 from marl_sale.stages._readable import require_training
 from marl_sale.stages._replay_files import REPLAY, ReplayFiles
 from marl_sale.stages._runs import CONTINUE, begin
-from marl_sale.stages.diverged import MOST_ROLLBACKS, TooManySkippedError, keep, noise_state
+from marl_sale.stages.diverged import (
+    MOST_ROLLBACKS,
+    RATE_AFTER_ROLLBACK,
+    TooManySkippedError,
+    keep,
+    noise_state,
+)
 from marl_sale.stages.evaluate import evaluate_policy, summarise
 from marl_sale.stages.result import StageResult
 from marl_sale.stages.rollouts import Actors, InProcess, Ordered, Rollouts, Round
@@ -391,9 +397,11 @@ def _run(
                 observer.note(f"resumed at {progress.counters.env_steps} env steps")
             if after is not None:
                 progress.roll_back(after.rollbacks + 1, seed)
-                observer.note(
-                    f"{after.what}: back at this checkpoint, {progress.rollbacks} of {MOST_ROLLBACKS}"
-                )
+                back = f"{after.what}: back at {progress.counters.env_steps:,} env steps"
+                rate = f"learning rate × {RATE_AFTER_ROLLBACK**progress.rollbacks:g}"
+                said = f"{back}, {progress.rollbacks} of {MOST_ROLLBACKS}, {rate}"
+                written.note(said)
+                observer.note(said)
             written.prune(REPLAY, files.names)
             observer.start("train", config.train.env_steps, "env steps")
             training = Training(config, written, progress, files, observer)

@@ -12,7 +12,7 @@ from marl_sale.config.recipe import Recipe, load_recipe
 from marl_sale.errors import ConfigError, UsageError
 
 MOST_CELLS = 4096
-_RANGE = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")
+_RANGE = re.compile(r"(\d{1,19})(?:-(\d{1,19}))?")
 _CLOSING = {"[": "]", "{": "}", '"': '"', "'": "'"}
 
 

@@ -120,8 +120,21 @@ class _Loop:
         elif found.state == "damaged" or end.code in HOPELESS or each.in_vain > self.retries:
             each.state = "failed"
         else:
-            each.state = "retrying"
-            each.due = time.monotonic() + min(self.pause * 2.0 ** max(0, each.in_vain - 1), LONGEST_PAUSE)
+            self.put_off(each)
+
+    def put_off(self, each: _Standing) -> None:
+        each.state = "retrying"
+        doublings = min(max(0, each.in_vain - 1), 32)
+        each.due = time.monotonic() + min(self.pause * 2.0**doublings, LONGEST_PAUSE)
+
+    def in_vain(self, each: _Standing, why: str) -> None:
+        """Nothing could be started: the file system or the machine may let it another time."""
+        each.error = why
+        each.in_vain += 1
+        if each.in_vain > self.retries:
+            each.state = "failed"
+        else:
+            self.put_off(each)
 
     def begin(self, each: _Standing) -> None:
         """Hand out the next command of a cell, unless it is done, or somebody is at it."""
@@ -135,6 +148,9 @@ class _Loop:
             found = look(self.folder, each.cell, each.step)
             if found.state == "damaged":
                 each.state, each.error = "failed", found.problem
+                return
+            if found.state == "unreachable":
+                self.in_vain(each, found.problem)
                 return
             if found.state != "done":
                 if (
@@ -161,7 +177,10 @@ class _Loop:
         )
         each.tries += 1
         each.state = "submitted"
-        each.job = self.engine.submit(work)
+        try:
+            each.job = self.engine.submit(work)
+        except OSError as error:
+            self.in_vain(each, f"cannot start {each.cell.name}: {error.strerror}")
 
     def log(self, step: Step) -> Path:
         """Output of a step's commands, beside its artifact, where no artifact would mind it."""
@@ -259,8 +278,9 @@ def inspect(sweep: Sweep, folder: Path) -> list[Status]:
         each = _Standing(cell)
         while each.step is not None:
             found = look(folder, cell, each.step)
+            each.error = found.problem
             if found.state == "damaged":
-                each.state, each.error = "failed", found.problem
+                each.state = "failed"
             elif in_use(folder / each.step.out):
                 each.state = "elsewhere"
             elif found.state == "unfinished":

@@ -7,14 +7,14 @@ from typing import Literal, get_args
 from marl_sale.artifacts.manifest import MANIFEST, Status, differences, read_manifest
 from marl_sale.artifacts.reader import Artifact, checkpoint_steps
 from marl_sale.artifacts.sweep import Cell, Step
-from marl_sale.errors import ArtifactError
+from marl_sale.errors import ArtifactError, UnreachableError
 
 
 @dataclass(frozen=True)
 class Found:
     """What lies where a step writes."""
 
-    state: Literal["nothing", "unfinished", "done", "damaged"]
+    state: Literal["nothing", "unfinished", "done", "damaged", "unreachable"]
     checkpoint: int = -1
     """Latest committed step: a try that moved it was not in vain."""
     problem: str = ""
@@ -34,6 +34,8 @@ def look(folder: Path, cell: Cell, step: Step) -> Found:
         if not problems and manifest.status != "complete":
             return Found("unfinished", max(checkpoint_steps(out), default=-1))
         problems = problems or artifact.verify()
+    except UnreachableError as error:
+        return Found("unreachable", problem=error.what)
     except ArtifactError as error:
         problems = [error.what]
     if problems:

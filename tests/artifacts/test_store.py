@@ -19,7 +19,14 @@ from marl_sale.artifacts.manifest import Input, read_manifest
 from marl_sale.artifacts.reader import Artifact
 from marl_sale.artifacts.store import Run
 from marl_sale.artifacts.sweep import Sweep, check_folder
-from marl_sale.errors import ArtifactError, DiskFullError, MarlSaleError, RunExistsError, StoppedError
+from marl_sale.errors import (
+    ArtifactError,
+    DiskFullError,
+    MarlSaleError,
+    RunExistsError,
+    StoppedError,
+    UnreachableError,
+)
 
 Start = Callable[..., Run]
 
@@ -594,6 +601,8 @@ def test_a_second_process_is_refused_and_a_killed_one_leaves_a_run_to_resume(
         (errno.EROFS, ArtifactError, "permissions"),
         (errno.EIO, ArtifactError, "the disk fails"),
         (errno.ENOENT, ArtifactError, "make it again"),
+        (errno.ESTALE, UnreachableError, "nothing is damaged"),
+        (errno.EMFILE, UnreachableError, "try again"),
     ],
 )
 def test_what_the_system_refuses_says_what_to_do(code: int, kind: type[MarlSaleError], hint: str) -> None:

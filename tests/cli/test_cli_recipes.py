@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,25 @@ def test_an_overlay_that_changes_nothing_is_told() -> None:
     assert "note: +" not in note("lbf/5x5-2p-1f-coop+masked+qmix")
     assert "note: +" not in note("micro/3m+masked", "--quiet")
     # What would not be a recipe without an overlay, or without what is set, needs both.
-    assert "note: +" not in note("lbf/5x5-2p-1f-coop+qmix+no-global-state+k0")
+    assert "note: +qmix" not in note("lbf/5x5-2p-1f-coop+qmix+no-global-state+k0")
+    assert "note: +no-sale changes nothing here" in note("lbf/5x5-2p-1f-coop+qmix+no-sale")
+    assert "note: +" not in note("lbf/5x5-2p-1f-coop+no-sale")
     alone = ["lbf/5x5-2p-1f-coop+k0+no-global-state", "--set", "world_model.imagination_length=2"]
     assert "note: +k0 changes nothing here" in note(*alone)
+
+
+def test_cp_leaves_nothing_where_the_name_is_no_utf8(tmp_path: Path) -> None:
+    name = tmp_path / os.fsdecode(b"bad\xff.yaml")
+    refused = cli.invoke(app, ["recipes", "cp", "tiny/match", str(name)])
+    assert refused.exit_code == 2
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("plot",), ("runs", "show"), ("train", "tiny/match", "--out"), ("train", "tiny/match", "--world-model")],
+)
+def test_an_empty_path_is_not_the_current_folder(words: tuple[str, ...]) -> None:
+    refused = cli.invoke(app, [*words, ""])
+    assert refused.exit_code == 2
+    assert "is empty" in refused.stderr

@@ -1,5 +1,9 @@
 import io
 import json
+import shlex
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,6 +11,7 @@ import pytest
 from marl_sale_cli._console import Lines, Pace, Together, deliver, duration, number, plain, table
 from rich.console import Console
 
+from marl_sale.artifacts.manifest import read_manifest
 from marl_sale.observer import Silent
 from marl_sale.stages.result import StageResult
 
@@ -64,6 +69,20 @@ def test_a_log_gets_one_progress_line_in_ten_seconds_and_the_last_state() -> Non
     lines.finish()
     shown = [line.split()[1] for line in stream.getvalue().splitlines()]
     assert shown == ["100", "10/100", "20/100", "25/100"]
+
+
+def test_training_goes_on_where_nobody_reads_its_lines(tmp_path: Path) -> None:
+    """`marl-sale train … 2>&1 | head -1`"""
+    out = tmp_path / "agent"
+    words = ("train", "tiny/match+tiny+qmix", "--set", "train.env_steps=100", "--out", str(out))
+    command = shlex.join([sys.executable, "-m", "marl_sale_cli", *words])
+    script = f"({command} 2>&1 >/dev/null; echo $? > {shlex.quote(str(tmp_path / 'code'))}) | true"
+    subprocess.run(["sh", "-c", script], check=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "code").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert (tmp_path / "code").read_text().strip() == "0"
+    assert read_manifest(out)[0].status == "complete"
 
 
 def test_every_evaluation_gets_a_line_and_other_streams_none() -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from marl_sale.algorithms import mmsa
+from marl_sale.artifacts.manifest import read_manifest
 from marl_sale.artifacts.reader import Artifact
 from marl_sale.config.recipe import Recipe
 from marl_sale.data.batch import Batch
@@ -168,7 +169,12 @@ def test_a_run_that_cannot_go_on_ends_and_can_be_repeated(
     with pytest.raises(MarlSaleError, match=r"the gradient is not finite, and first batch\.reward") as caught:
         run(short_recipe(changes=CHANGES), out, observer=notes)
     assert caught.value.exit_code == ExitCode.DIVERGED
-    assert [note[-6:] for note in notes.notes if "back at" in note] == ["1 of 2", "2 of 2"]
+    back = [note for note in notes.notes if "back at" in note]
+    assert ["1 of 2, learning rate × 0.5" in back[0], "2 of 2, learning rate × 0.25" in back[1]] == [
+        True,
+        True,
+    ]
+    assert set(back) <= set(read_manifest(out)[0].notes)  # `plot` says it too
     assert opened(out).manifest.status == "failed"
     assert opened(out).verify() == []
     repeated = repeat(out)

@@ -297,12 +297,12 @@ def test_unfinished_runs_are_drawn_and_named(tmp_path):
     result = draw(runs, tmp_path / "out")
     notes = "\n".join(result.metrics["notes"])
     assert "2 of 3 runs are not complete" in notes
-    assert "(running)" in notes
+    assert "(killed)" in notes  # it says that it runs, and nobody writes to it
     assert "(interrupted)" in notes
     assert "5,007 to 10,000 env steps" in notes
     table = (tmp_path / "out/table.md").read_text()
     assert "2 of 3 runs are not complete" in table
-    assert "| 1 | running | 5,007 |" in table
+    assert "| 1 | killed | 5,007 |" in table
     line = [row for row in cells(tmp_path / "out", "episode_return") if row["series"] == "iqm"]
     assert float(line[-1]["env_steps"]) == 5007  # where the first seed ends
 

@@ -1,9 +1,11 @@
 """The loop, with an engine whose commands do at once what the test says."""
 
+import errno
 import itertools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from marl_sale.sweeps import run as loop
 from marl_sale.sweeps.engines import Ended, Local, Work
 from marl_sale.sweeps.product import make_sweep
 from marl_sale.sweeps.run import Status, inspect
+from marl_sale.sweeps.state import Found
 
 RECIPE = "tiny/match+tiny"
 Act = Callable[[Work, Path], Ended]
@@ -151,6 +154,37 @@ def test_a_failure_is_tried_again_so_often_and_its_last_error_kept(folder: Path)
 def test_what_would_end_the_same_way_is_not_tried_again(code: int, folder: Path) -> None:
     (status,) = run(make(folder), folder, Fake(lambda work, out: Ended(code)))
     assert (status.state, status.tries) == ("failed", 1)
+
+
+def test_a_file_server_that_is_away_for_a_moment_is_asked_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither is the result damaged, nor is what a command said hopeless."""
+    asked = itertools.count()
+
+    def look(*args: Any) -> Found:
+        return real(*args) if next(asked) > 2 else Found("unreachable", problem="Stale file handle")
+
+    real = loop.look
+    monkeypatch.setattr(loop, "look", look)
+    (status,) = run(make(folder), folder, Fake(succeed), retries=3)
+    assert (status.state, status.tries, status.error) == ("done", 1, "")
+    monkeypatch.setattr(loop, "look", lambda *_: Found("unreachable", problem="Stale file handle"))
+    engine = Fake(succeed)
+    (status,) = run(make(folder), folder, engine, retries=1)
+    assert (status.state, status.error, engine.works) == ("failed", "Stale file handle", [])
+
+
+def test_a_command_that_cannot_be_started_is_tried_again(folder: Path) -> None:
+    class Refuses(Fake):
+        def submit(self, work: Work) -> Job:
+            if next(asked) < 2:
+                raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+            return super().submit(work)
+
+    asked = itertools.count()
+    (status,) = run(make(folder), folder, Refuses(succeed), retries=2)
+    assert (status.state, status.tries) == ("done", 3)
 
 
 def test_an_interrupted_run_is_resumed_as_long_as_it_comes_further(folder: Path) -> None:

@@ -9,6 +9,8 @@ from marl_sale.analysis import figures, tables
 from marl_sale.analysis.curves import aggregate
 from marl_sale.analysis.figures import Line, Panel, XAxis
 from marl_sale.analysis.groups import Group, group
+from marl_sale.analysis.report import QUANTITIES as TITLES
+from marl_sale.analysis.report import report as contents
 from marl_sale.analysis.runs import EvaluationRun, Task, TrainingRun, read
 from marl_sale.artifacts.manifest import MAX_ENTRIES
 from marl_sale.errors import UsageError
@@ -78,7 +80,7 @@ def run(
                 observer.note(note)
         finally:
             observer.finish()
-        content = tables.report(groups, evaluations, numpy_generator(seed, "table"))
+        content = contents(groups, evaluations, numpy_generator(seed, "table"))
         report.write_json("report.json", {**asked.facts, "notes": notes, **content})
         report.write_text("table.md", tables.markdown(content, notes))
         counters = {"runs": len(agents), "evaluations": len(evaluations), "figures": len(drawings)}
@@ -128,7 +130,7 @@ def _drawings(groups: Sequence[Group], quantity: Quantity, x: XAxis, seed: int) 
         return Panel(task.name, task.protocol, column, title, subtitle, y_label, lines, y_range, decades)
 
     if quantity != "losses":
-        y_label = tables.QUANTITIES[quantity]
+        y_label = TITLES[quantity]
         drawn = [panel(task, quantity, task.name, task.protocol, y_label) for task in tasks]
         if panels := [panel for panel in drawn if panel]:
             yield quantity, "", 3, panels
@@ -152,7 +154,7 @@ def _drawings(groups: Sequence[Group], quantity: Quantity, x: XAxis, seed: int) 
 
 def _line(member: Group, column: str, x: XAxis, style: int, seed: int) -> Line | None:
     """One recipe in one panel; None where none of its runs has the column."""
-    stream = "evaluation" if column in tables.QUANTITIES else "train"
+    stream = "evaluation" if column in TITLES else "train"
     drawn = [(run, curve) for run in member.runs if (curve := run.curve(stream, x, column))]
     if not drawn:
         return None

@@ -273,6 +273,27 @@ def test_evaluations_get_wilson_intervals(tmp_path):
     assert "| 4 | – | 0.000 (0.000 to 0.000) |" in table
 
 
+def test_evaluations_of_the_seeds_of_a_recipe_make_one_row(tmp_path):
+    agents = [agent(tmp_path / f"agent{seed}", seed=seed) for seed in range(3)]
+    tested = [
+        evaluation(tmp_path / f"evaluation{k}", trained, wins=wins, episodes=10)
+        for k, (trained, wins) in enumerate(zip(agents, (2, 5, 9), strict=True))
+    ]
+    draw([*agents, *tested], tmp_path / "out", ())
+    report = Artifact.open(tmp_path / "out", kind="report").json("report")
+    (row,) = report["evaluated"]
+    assert (row["label"], row["seeds"]) == ("mmsa", 3)
+    assert row["win_rate"]["value"] == pytest.approx((0.25 * 0.2 + 0.5 + 0.25 * 0.9) / 1.5)
+    assert row["win_rate"]["ci95"] == pytest.approx([0.2, 0.9])
+    assert [(entry["label"], entry["seed"]) for entry in report["evaluations"]] == [
+        ("mmsa", 0),
+        ("mmsa", 1),
+        ("mmsa", 2),
+    ]
+    draw(tested, tmp_path / "alone", ())
+    assert Artifact.open(tmp_path / "alone", kind="report").json("report")["evaluated"] == []
+
+
 def test_random_play_stands_beside_the_agents(tmp_path):
     trained = agent(tmp_path / "agent")
     random = evaluation(tmp_path / "random", None, wins=1, episodes=10)

@@ -49,8 +49,8 @@ def doctor(
     lacking = [diagnosis.family for diagnosis in diagnoses if not diagnosis.ok]
     if lacking and not names:
         complain(
-            f"not ready: {', '.join(lacking)}. No family was named, so this is no failure (exit code 0); "
-            f"with a name it is: marl-sale doctor {lacking[0]}"
+            f"not ready: {', '.join(lacking)}. That is a failure (exit code 7) only of families that you name: "
+            f"marl-sale doctor {lacking[0]}"
         )
     elif lacking:
         raise EnvironmentFault(

@@ -42,7 +42,7 @@ def expected(key: str) -> str:
     if rule["type"] == "boolean":
         return "true or false"
     if rule["type"] == "string":
-        return f"a word of the form {rule['pattern']}"
+        return str(rule["description"])
     kind = "an integer" if rule["type"] == "integer" else "a number"
     bounds = [f"{word} {rule[bound]:.10g}" for bound, word in _BOUNDS.items() if bound in rule]
     return " ".join([kind, *bounds])

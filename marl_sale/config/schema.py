@@ -20,9 +20,15 @@ class Section(BaseModel):
 
 
 class Env(Section):
-    family: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+    family: Annotated[
+        str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$", description="the name of a family, in lower case")
+    ]
     task: Annotated[
-        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._|-]{0,63}(,[a-z_]{1,32}=[A-Za-z0-9._+-]{1,32}){0,16}$")
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._|-]{0,63}(,[a-z_]{1,32}=[A-Za-z0-9._+-]{1,32}){0,16}$",
+            description="the name of a task, perhaps with options (balance,n_agents=4)",
+        ),
     ]
     backend: Literal["original", "native"]
     mask_actions: bool

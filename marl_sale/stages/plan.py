@@ -10,8 +10,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from marl_sale.algorithms._load import build, build_pretraining
 from marl_sale.algorithms.mmsa import Mmsa
 from marl_sale.analysis import runs as run_files
@@ -125,9 +123,7 @@ def train(
         device=str(where),
         **reached,
         parameters=algorithm.parameter_count(),
-        replay_bytes=replay_bytes(
-            spec, config.replay.capacity_episodes, getattr(torch, config.replay.observations)
-        ),
+        replay_bytes_at_most=needs.memory_with(needs.episodes)["replay"],
         memory_bytes_at_most=needs.total,
         disk_bytes_at_most=needs.disk,
         env_steps=steps,

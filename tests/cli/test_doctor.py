@@ -59,7 +59,7 @@ def test_without_names_every_family_is_told_and_nothing_is_wrong(
     assert set(found) == set(families())
     assert found["tiny"]
     assert not found["vmas"]
-    assert "with a name it is: marl-sale doctor" in done.stderr
+    assert "only of families that you name: marl-sale doctor" in done.stderr
 
 
 def test_a_family_that_cannot_be_imported_needs_no_code_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

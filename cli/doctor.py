@@ -49,7 +49,7 @@ def doctor(
     lacking = [diagnosis.family for diagnosis in diagnoses if not diagnosis.ok]
     if lacking and not names:
         complain(
-            f"not ready: {', '.join(lacking)}. That is a failure (exit code 7) only of families that you name: "
+            f"not ready: {', '.join(lacking)}. It is a failure (exit code 7) only of families that you name: "
             f"marl-sale doctor {lacking[0]}"
         )
     elif lacking:

@@ -182,7 +182,7 @@ def _notes(groups: Sequence[Group], evaluations: Sequence[EvaluationRun]) -> Ite
         names = ", ".join(f"{run.id} ({run.status})" for run in unfinished)
         yield f"{len(unfinished)} of {len(runs)} runs are not complete: {names}"
     for run in runs:
-        yield from (f"{run.id}: {note}" for note in run.notes)
+        yield from (f"{run.id}: {note.splitlines()[0]}" for note in run.notes if note)
         if "evaluation_episodes" in run.evaluation[-1] and run.evaluation[-1].get("episode_return") is None:
             yield f"{run.id}: its last evaluation has no return; the one before counts as final"
     if any("world-model" in run.input_roles for run in runs):

@@ -68,14 +68,20 @@ def labels(runs: Sequence[TrainingRun]) -> list[str]:
     """What a panel calls its recipes, of each of which `runs` has one run; no two are called alike.
 
     A label has the algorithm, the overlays, the start, and each setting in which the recipes of the panel
-    differ. Compared are resolved configurations: what a command line leaves out, recipes of other days had
-    otherwise.
+    differ. Resolved configurations are compared, not command lines: recipes change with versions.
     """
     settings = _shown(runs, [learning(run) for run in runs])
     texts = [_cut(_name(run), _spelled(found)) for run, found in zip(runs, settings, strict=True)]
+    effects, whole = [effective(run.settings) for run in runs], [dict(run.settings) for run in runs]
+
+    def apart(i: int, settings: Sequence[dict[str, Any]]) -> str:
+        """Where run `i` differs from those that are called as it is."""
+        alike = [i, *(j for j, text in enumerate(texts) if text == texts[i] and j != i)]
+        return _spelled(_shown([runs[j] for j in alike], [settings[j] for j in alike])[0])
+
     more: list[Callable[[int], str]] = [
-        lambda i: _spelled(_shown(*_alike(texts, i, runs, [effective(run.settings) for run in runs]))[0]),
-        lambda i: _spelled(_shown(*_alike(texts, i, runs, [dict(run.settings) for run in runs]))[0]),
+        lambda i: apart(i, effects),
+        lambda i: apart(i, whole),
         lambda i: f"#{runs[i].fingerprint[:8]}",
         lambda i: runs[i].id,
     ]
@@ -83,14 +89,6 @@ def labels(runs: Sequence[TrainingRun]) -> list[str]:
         count = Counter(texts)
         texts = [_cut(text, further(i)) if count[text] > 1 else text for i, text in enumerate(texts)]
     return texts
-
-
-def _alike(
-    texts: Sequence[str], i: int, runs: Sequence[TrainingRun], settings: Sequence[dict[str, Any]]
-) -> tuple[list[TrainingRun], list[dict[str, Any]]]:
-    """The runs with the text of run `i`, that one first, and their settings."""
-    same = [i, *(j for j, text in enumerate(texts) if text == texts[i] and j != i)]
-    return [runs[j] for j in same], [settings[j] for j in same]
 
 
 def _shown(runs: Sequence[TrainingRun], settings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -113,6 +113,8 @@ def sweep(
     made, folder = make_sweep(recipes, changes or (), seeds_of(seeds), out, pretrain=pretrain, device=device)
     if slurm and engine != "slurm":
         raise UsageError("--slurm is for --engine slurm", "leave it out, or name that engine")
+    if pretrain and all(len(cell.steps) == 1 for cell in made.cells):
+        raise UsageError("--pretrain: no recipe here has a world model or SALE", "leave it out")
     check_folder(folder, made, resume=resume)
     if dry_run:
         statuses = loop.inspect(made, folder)

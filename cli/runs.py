@@ -224,6 +224,8 @@ def _ancestry(found: "Ancestor", depth: int) -> Iterator[tuple[str, str, str, st
 
 def _lines(artifact: "Artifact") -> Iterator[tuple[str, str]]:
     """Name and value of everything the manifest says, checkpoints included."""
+    from marl_sale.artifacts.reader import checkpoint_steps
+
     manifest = artifact.manifest
     for name in ("kind", "status", "id", "recipe", "seed", "fingerprint", "created", "updated", "device"):
         yield name, str(getattr(manifest, name) if getattr(manifest, name) is not None else "-")
@@ -241,7 +243,12 @@ def _lines(artifact: "Artifact") -> Iterator[tuple[str, str]]:
         for name, value in values.items():
             yield f"{prefix}{name}", number(value)
     for step in artifact.checkpoints():
-        score = artifact.checkpoint(step).score
+        try:
+            score = artifact.checkpoint(step).score
+        except ArtifactError:
+            if step in checkpoint_steps(artifact.path):
+                raise
+            continue  # of a run under way: deleted in the meantime, as a later one was saved
         yield f"checkpoint {step}", "not scored" if score is None else f"score {number(score)}"
     yield "files", f"{len(manifest.files)}, {sum(f.bytes for f in manifest.files.values()):,} bytes"
     for note in manifest.notes:

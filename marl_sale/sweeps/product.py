@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from marl_sale.artifacts.sweep import MAX_SWEEP_BYTES, Cell, Step, Sweep
 from marl_sale.config.recipe import Recipe, load_recipe
 from marl_sale.errors import ConfigError, UsageError
@@ -92,7 +94,13 @@ def make_sweep(
     identity = f"sweep-{hashlib.sha256(whole.encode()).hexdigest()[:10]}"
     folder = folder or Path("results") / "sweeps" / identity
     made = (_cell(*cell, folder, pretrain=pretrain, device=device) for cell in cells)
-    sweep = Sweep(id=identity, cells=tuple(made))
+    try:
+        sweep = Sweep(id=identity, cells=tuple(made))
+    except ValidationError:  # the rest of a cell was checked before
+        raise UsageError(
+            f"--out {folder.as_posix()!r}: letters that no path of an artifact may have",
+            "choose another folder",
+        ) from None
     if len(sweep.to_bytes()) > MAX_SWEEP_BYTES:
         raise UsageError(f"{count:,} cells: too long a list to be read again", "split it into several")
     return sweep, folder

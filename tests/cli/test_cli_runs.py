@@ -1,6 +1,7 @@
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from marl_sale_cli.app import app
 from marl_sale_cli.runs import _age
 from typer.testing import CliRunner
 
+from marl_sale.artifacts.reader import Artifact, Checkpoint
 from marl_sale.artifacts.store import Run
 
 cli = CliRunner()
@@ -88,6 +90,24 @@ def test_show_says_what_the_manifest_says(agent: Path) -> None:
         assert expected in shown
     manifest = json.loads(cli.invoke(app, ["runs", "show", str(agent), "--json"]).stdout)
     assert manifest == json.loads((agent / "manifest.json").read_text())
+
+
+def test_show_passes_over_a_checkpoint_that_a_run_deletes_meanwhile(
+    agent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = agent / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"complete"', '"running"'))
+    real = Artifact.checkpoint
+
+    def late(artifact: Artifact, step: int) -> Checkpoint:
+        shutil.rmtree(agent / "checkpoints")
+        return real(artifact, step)
+
+    assert "checkpoint 1000" in cli.invoke(app, ["runs", "show", str(agent)]).stdout
+    monkeypatch.setattr(Artifact, "checkpoint", late)
+    shown = cli.invoke(app, ["runs", "show", str(agent)])
+    assert shown.exit_code == 0, shown.stderr
+    assert "checkpoint 1000" not in shown.stdout
 
 
 def test_verify_passes_what_is_intact(agent: Path) -> None:

@@ -47,6 +47,7 @@ def test_a_dry_run_prints_every_command_and_writes_nothing(tmp_path: Path) -> No
         ((TINY, "--seeds", "a"), 2, "--seeds"),
         ((TINY, "--set", "discount=2"), 2, "discount"),
         ((TINY, "--slurm", "time=1"), 2, "--engine slurm"),
+        ((TINY, "--out", "a\x01b"), 2, "no path of an artifact"),
         ((TINY, "--pretrain"), 2, "no recipe here has a world model"),
         ((TINY, "--resume", "--out", "none"), 3, "no sweep to resume"),
         ((TINY, "--out", "full"), 4, "not empty"),

@@ -33,6 +33,7 @@ ELSEWHERE = {
     "marl_sale/sweeps/on_slurm.py": "the exit code of a cell, read once; lost, the cell is looked at again",
     "cli/recipes.py": "a copy of a recipe for the user",
     "cli/_docs.py": "the page docs/cli.md",
+    "cli/_console.py": "/dev/null, for messages that nobody reads",
 }
 """Where else files are written, and why nothing there has to survive anything."""
 

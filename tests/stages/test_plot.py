@@ -543,3 +543,12 @@ def test_a_period_below_one_is_damage(tmp_path, period):
     folder = agent(tmp_path / "agent", period=period)
     with pytest.raises(ArtifactError, match=rf"evaluation\.period is {period}"):
         draw([folder], tmp_path / "out")
+
+
+def test_a_last_evaluation_without_a_return_is_told(tmp_path):
+    folder = agent(tmp_path / "agent", status="running")
+    path = folder / "metrics/evaluation.jsonl"
+    *lines, last = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, json.dumps(json.loads(last) | {"episode_return": None})]) + "\n")
+    result = draw([folder], tmp_path / "out")
+    assert any("its last evaluation has no return" in note for note in result.metrics["notes"])
